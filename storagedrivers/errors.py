@@ -1,0 +1,189 @@
+"""Every error that storagedrivers raises on purpose.
+
+An error has a *brief* (one sentence: what failed and why), *details* (what the kernel or a file said)
+and a *resolution* (what the user can do). A bug stays an ``AssertionError`` or ``TypeError`` with its
+traceback; a failed system call that no one translated stays an ``OSError``.
+
+::
+
+    StorageDriversError
+    ├── ConfigError                 a facts, policy or configuration file, or a value in it
+    ├── GraphRootError              the graph root cannot hold a store
+    ├── UnsafePathError             an id that would leave its directory if it became a path
+    ├── DriverError
+    │   ├── DriverNotFoundError     no such name; carries the nearest
+    │   ├── DriverLoadError         a plugin that does not import or is no driver
+    │   ├── DriverConflictError     two plugins claim one name
+    │   ├── DriverUnsupportedError  a driver that was asked for does not work here
+    │   ├── PriorDriverError        the graph root holds data of a driver that does not work, or of several
+    │   └── NoUsableDriverError     nothing is left; carries every rejected candidate
+    ├── PolicyNotFoundError         no such policy; carries the nearest
+    ├── StoreError
+    │   ├── NotFoundError
+    │   ├── AlreadyExistsError
+    │   ├── InUseError              something still has it open or mounted; carries the holders
+    │   ├── ReadOnlyError           a sealed layer was asked to be writable
+    │   └── DepthExceededError      more layers than the driver can stack
+    ├── MountError    (an OSError)
+    └── UnmountError  (an OSError)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class StorageDriversError(Exception):
+    """Base of all errors of this package.
+
+    Attributes:
+        brief: one sentence, without a full stop.
+        details: more lines for who wants them (kernel messages, the file at fault), or None.
+        resolution: what to do about it, or None.
+        exit_code: what the command line exits with.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self, brief: str, *, details: str | None = None, resolution: str | None = None
+    ) -> None:
+        super().__init__(brief)
+        self.brief = brief
+        self.details = details
+        self.resolution = resolution
+
+    def __str__(self) -> str:
+        return self.brief
+
+
+class ConfigError(StorageDriversError):
+    """A file that the program reads is malformed; names the file, the line and the key."""
+
+    def __init__(
+        self,
+        brief: str,
+        *,
+        file: str | None = None,
+        line: int | None = None,
+        key: str | None = None,
+        resolution: str | None = None,
+    ) -> None:
+        place = ", ".join(
+            part
+            for part in (
+                file,
+                f"line {line}" if line is not None else None,
+                f"key {key!r}" if key is not None else None,
+            )
+            if part
+        )
+        super().__init__(f"{place}: {brief}" if place else brief, resolution=resolution)
+        self.file = file
+        self.line = line
+        self.key = key
+
+
+class GraphRootError(StorageDriversError):
+    """The graph root is not a directory, or cannot be made one."""
+
+
+class UnsafePathError(StorageDriversError):
+    """A name from outside that must not become a path."""
+
+
+class DriverError(StorageDriversError):
+    """Base of what goes wrong with drivers as such."""
+
+
+class DriverNotFoundError(DriverError):
+    """No installed driver has this name or alias."""
+
+
+class DriverLoadError(DriverError):
+    """A plugin's entry point did not yield a usable driver class."""
+
+
+class DriverConflictError(DriverLoadError):
+    """Two installed plugins claim the same name."""
+
+
+class DriverUnsupportedError(DriverError):
+    """The driver, or what was asked of it, does not work on this host."""
+
+
+class PriorDriverError(DriverError):
+    """The graph root belongs to a driver that no longer works, or to several drivers."""
+
+
+class NoUsableDriverError(DriverError):
+    """Every candidate was rejected; ``rejected`` maps each driver's name to its sentence."""
+
+    exit_code = 4
+
+    def __init__(
+        self, brief: str, *, rejected: dict[str, str], resolution: str | None = None
+    ) -> None:
+        details = "\n".join(f"{name}: {why}" for name, why in rejected.items())
+        super().__init__(brief, details=details, resolution=resolution)
+        self.rejected = rejected
+
+
+class PolicyNotFoundError(StorageDriversError):
+    """No policy has this name."""
+
+
+class StoreError(StorageDriversError):
+    """Base of what goes wrong with things in a store."""
+
+
+class NotFoundError(StoreError):
+    """The thing is not there."""
+
+
+class AlreadyExistsError(StoreError):
+    """The name or id is taken."""
+
+
+class InUseError(StoreError):
+    """Something still uses it; ``holders`` says who, as far as /proc can tell."""
+
+    def __init__(
+        self,
+        brief: str,
+        *,
+        holders: Sequence[str] = (),
+        resolution: str | None = None,
+    ) -> None:
+        super().__init__(brief, details="\n".join(holders) or None, resolution=resolution)
+        self.holders = tuple(holders)
+
+
+class ReadOnlyError(StoreError):
+    """A sealed layer cannot be mounted writable."""
+
+
+class DepthExceededError(StoreError):
+    """The chain has more layers than the driver can stack."""
+
+
+class _SystemCallError(StorageDriversError, OSError):
+    def __init__(
+        self,
+        brief: str,
+        *,
+        errno: int,
+        details: str | None = None,
+        resolution: str | None = None,
+    ) -> None:
+        super().__init__(brief, details=details, resolution=resolution)
+        self.errno = errno
+
+
+class MountError(_SystemCallError):
+    """A mount failed. Also an ``OSError``: ``errno`` is the kernel's."""
+
+
+class UnmountError(_SystemCallError):
+    """An unmount failed. Also an ``OSError``: ``errno`` is the kernel's."""

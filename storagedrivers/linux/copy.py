@@ -1,0 +1,365 @@
+"""Copies directory trees with everything that a layer can hold.
+
+Kept: contents with holes, owners, modes, nanosecond times of modification, extended attributes with ACLs and
+file capabilities, hard links within the tree, symlinks, devices, fifos, sockets, names in any bytes, any
+depth. Contents are shared where the filesystem can (FICLONE), else copied inside the kernel.
+
+The order for each file matters: contents, owner (it clears setuid and capabilities), mode, ACLs (they rewrite
+the group bits), other attributes, times. A directory gets its own after its last child.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from storagedrivers.linux import ioctl
+
+_MAX_THREADS = 2  # more were slower on every filesystem measured, docs/performance.md
+
+_CANNOT_CLONE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
+_CANNOT_COPY_RANGE = (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+_NO_XATTRS = (errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def copy_tree(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> bool:
+    """Copy what is in the directory *source*, and its own metadata, to the empty directory *target*.
+
+    Returns:
+        Whether all contents are shared with the source (reflinks) rather than copied.
+
+    Raises:
+        OSError: the first failure; what was copied until then stays, for the caller to remove.
+    """
+    copier = _TreeCopier()
+    source_fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        os.close(source_fd)
+        raise
+    copier.run(source_fd, target_fd)
+    return copier.cloning
+
+
+class _Directory:
+    """A pair of open directories that stays open until its last child directory was opened.
+
+    Shared by threads; the count is guarded by the copier's lock.
+    """
+
+    __slots__ = ("children", "name", "parent", "source_fd", "status", "target_fd")
+
+    def __init__(self, source_fd: int, target_fd: int, parent: _Directory | None, name: str) -> None:
+        self.source_fd = source_fd
+        self.target_fd = target_fd
+        self.parent = parent
+        self.name = name
+        self.status = os.fstat(source_fd)
+        self.children = 1  # itself, until its entries are done
+
+    def finish(self) -> None:
+        """Give the target the source's metadata and close both."""
+        try:
+            _copy_metadata(self.source_fd, self.target_fd, self.status)
+        finally:
+            os.close(self.source_fd)
+            os.close(self.target_fd)
+
+    def path(self) -> list[str]:
+        """The names from the top to this directory."""
+        names: list[str] = []
+        directory: _Directory | None = self
+        while directory is not None and directory.parent is not None:
+            names.append(directory.name)
+            directory = directory.parent
+        return names[::-1]
+
+
+class _TreeCopier:
+    """One copy of one tree: a stack of directories to do, worked off by two threads."""
+
+    def __init__(self) -> None:
+        self.cloning = True
+        self._copy_range = True
+        self._todo: list[tuple[_Directory, str]] = []
+        self._busy = 0
+        self._failure: BaseException | None = None
+        self._changed = threading.Condition()
+        self._links: dict[tuple[int, int], tuple[list[str], str]] = {}
+        self._links_lock = threading.Lock()
+        self._top_target_fd = -1
+
+    def run(self, source_fd: int, target_fd: int) -> None:
+        self._top_target_fd = os.dup(target_fd)
+        try:
+            top = _Directory(source_fd, target_fd, None, "")
+            self._copy_entries(top)
+            threads = [
+                threading.Thread(target=self._work, name="storagedrivers-copy")
+                for _ in range(min(_MAX_THREADS, os.cpu_count() or 1) - 1 if self._todo else 0)
+            ]
+            for thread in threads:
+                thread.start()
+            self._work()
+            for thread in threads:
+                thread.join()
+            if self._failure is not None:
+                self._close_all()
+                raise self._failure
+        finally:
+            os.close(self._top_target_fd)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._todo and self._busy and self._failure is None:
+                    self._changed.wait()
+                if not self._todo or self._failure is not None:
+                    return
+                parent, name = self._todo.pop()
+                self._busy += 1
+            try:
+                self._copy_directory(parent, name)
+            except BaseException as error:  # raised again by run(), in the caller's thread
+                with self._changed:
+                    self._failure = self._failure or error
+            finally:
+                with self._changed:
+                    self._busy -= 1
+                    self._changed.notify_all()
+
+    def _copy_directory(self, parent: _Directory, name: str) -> None:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            source_fd = os.open(name, flags, dir_fd=parent.source_fd)
+            try:
+                target_fd = os.open(name, flags, dir_fd=parent.target_fd)
+            except OSError:
+                os.close(source_fd)
+                raise
+        finally:
+            self._release(parent)
+        self._copy_entries(_Directory(source_fd, target_fd, parent, name))
+
+    def _copy_entries(self, directory: _Directory) -> None:
+        subdirectories = []
+        try:
+            with os.scandir(directory.source_fd) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        os.mkdir(entry.name, 0o700, dir_fd=directory.target_fd)
+                        subdirectories.append(entry.name)
+                    else:
+                        self._copy_entry(directory, entry.name)
+            if subdirectories:
+                with self._changed:
+                    directory.children += len(subdirectories)
+                    self._todo += [(directory, name) for name in subdirectories]
+                    self._changed.notify_all()
+        finally:
+            self._release(directory)
+
+    def _release(self, directory: _Directory) -> None:
+        with self._changed:
+            directory.children -= 1
+            last = directory.children == 0
+        if last:
+            directory.finish()
+
+    def _close_all(self) -> None:
+        """After a failure: let go of the directories whose children were never opened."""
+        for directory, _ in self._todo:
+            self._release(directory)
+
+    def _copy_entry(self, directory: _Directory, name: str) -> None:
+        status = os.stat(name, dir_fd=directory.source_fd, follow_symlinks=False)
+        if status.st_nlink == 1:
+            self._copy_one(directory, name, status)
+            return
+        key = (status.st_dev, status.st_ino)
+        with self._links_lock:  # the first name must be whole before another is linked to it
+            first = self._links.get(key)
+            if first is None:
+                self._copy_one(directory, name, status)
+                self._links[key] = (directory.path(), name)
+                return
+        with _opened_below(self._top_target_fd, first[0]) as first_fd:
+            os.link(
+                first[1],
+                name,
+                src_dir_fd=first_fd,
+                dst_dir_fd=directory.target_fd,
+                follow_symlinks=False,
+            )
+
+    def _copy_one(self, directory: _Directory, name: str, status: os.stat_result) -> None:
+        if stat.S_ISREG(status.st_mode):
+            self._copy_file(directory, name, status)
+        else:
+            _copy_special(directory, name, status)
+
+    def _copy_file(self, directory: _Directory, name: str, status: os.stat_result) -> None:
+        source = os.open(
+            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory.source_fd
+        )
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            target = os.open(name, flags, 0o600, dir_fd=directory.target_fd)
+            try:
+                if status.st_size:
+                    self._copy_contents(source, target, status)
+                _copy_metadata(source, target, status)
+            finally:
+                os.close(target)
+        finally:
+            os.close(source)
+
+    def _copy_contents(self, source: int, target: int, status: os.stat_result) -> None:
+        if self.cloning:
+            try:
+                ioctl.clone_file(source, target)
+                return
+            except OSError as error:
+                if error.errno not in _CANNOT_CLONE:
+                    raise
+                self.cloning = False
+        size = status.st_size
+        if status.st_blocks * 512 >= size:
+            self._copy_range_of(source, target, 0, size)
+            return
+        os.ftruncate(target, size)
+        for start, end in _data_segments(source, size):
+            self._copy_range_of(source, target, start, end)
+
+    def _copy_range_of(self, source: int, target: int, start: int, end: int) -> None:
+        while self._copy_range and start < end:
+            try:
+                count = os.copy_file_range(source, target, end - start, start, start)
+            except OSError as error:
+                if error.errno not in _CANNOT_COPY_RANGE:
+                    raise
+                self._copy_range = False
+                break
+            if count == 0:
+                return  # the file was cut while it was read
+            start += count
+        while start < end:
+            data = os.pread(source, min(end - start, 1 << 20), start)
+            if not data:
+                return
+            start += _write_all(target, data, start)
+
+
+def _write_all(fd: int, data: bytes, offset: int) -> int:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(fd, data[done:], offset + done)
+    return done
+
+
+def _data_segments(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of a file that are no holes: lseek(2) with SEEK_DATA and SEEK_HOLE."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # a hole until the end
+                return
+            raise
+        end = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, end
+
+
+def _copy_special(directory: _Directory, name: str, status: os.stat_result) -> None:
+    target_fd = directory.target_fd
+    is_link = stat.S_ISLNK(status.st_mode)
+    if is_link:
+        os.symlink(os.readlink(name, dir_fd=directory.source_fd), name, dir_fd=target_fd)
+    else:
+        os.mknod(name, status.st_mode, status.st_rdev, dir_fd=target_fd)
+    os.chown(name, status.st_uid, status.st_gid, dir_fd=target_fd, follow_symlinks=False)
+    if not is_link:
+        os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target_fd)  # mknod applied the umask
+    # No xattr call takes a directory and a name; through /proc the directory stays the opened one.
+    source_path = f"/proc/self/fd/{directory.source_fd}/{name}"
+    target_path = f"/proc/self/fd/{target_fd}/{name}"
+    copy_xattrs(source_path, target_path, follow_symlinks=False)
+    times = (status.st_atime_ns, status.st_mtime_ns)
+    os.utime(name, ns=times, dir_fd=target_fd, follow_symlinks=False)
+
+
+def _copy_metadata(source: int, target: int, status: os.stat_result) -> None:
+    created = os.fstat(target)
+    if (created.st_uid, created.st_gid) != (status.st_uid, status.st_gid):
+        os.chown(target, status.st_uid, status.st_gid)
+    os.chmod(target, stat.S_IMODE(status.st_mode))
+    copy_xattrs(source, target)
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def copy_root_metadata(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Give the directory *target* the owner, mode, attributes and times of the directory *source*.
+
+    Overlay's own attributes stay behind: they tell of the source's place in a stack.
+
+    Raises:
+        OSError: EPERM where the owner may not be given away.
+    """
+    source_fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _copy_metadata(source_fd, target_fd, os.fstat(source_fd))
+        finally:
+            os.close(target_fd)
+    finally:
+        os.close(source_fd)
+
+
+def copy_xattrs(source: int | str, target: int | str, *, follow_symlinks: bool = True) -> None:
+    """Copy every extended attribute, ACLs first and file capabilities last.
+
+    Overlay's own (``trusted.overlay.*``, ``user.overlay.*``) are left out.
+
+    Raises:
+        OSError: the target's filesystem refuses one that the source has.
+    """
+    try:
+        names = os.listxattr(source, follow_symlinks=follow_symlinks)
+    except OSError as error:
+        if error.errno in _NO_XATTRS:
+            return
+        raise
+    if len(names) > 1:
+        names.sort(key=_xattr_order)
+    for name in names:
+        if not name.startswith(("trusted.overlay.", "user.overlay.")):
+            value = os.getxattr(source, name, follow_symlinks=follow_symlinks)
+            os.setxattr(target, name, value, follow_symlinks=follow_symlinks)
+
+
+def _xattr_order(name: str) -> int:
+    if name.startswith("system.posix_acl_"):
+        return 0
+    return 2 if name == "security.capability" else 1
+
+
+@contextmanager
+def _opened_below(top: int, names: list[str]) -> Iterator[int]:
+    """The directory at *names* below *top*, opened name by name: the path may exceed PATH_MAX."""
+    fd = os.dup(top)
+    try:
+        for name in names:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            child = os.open(name, flags, dir_fd=fd)
+            os.close(fd)
+            fd = child
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,0 +1,48 @@
+"""ioctl(2), and the few requests that work on any filesystem; the only importer of ``fcntl``."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+try:
+    import fcntl
+except ImportError:  # not a Unix: nothing here can be called
+    fcntl = None  # type: ignore[assignment]
+
+FICLONE = 0x40049409
+FS_IOC_GETFLAGS = 0x80086601
+FS_IOC_SETFLAGS = 0x40086602
+FS_IMMUTABLE_FL = 0x10
+FS_APPEND_FL = 0x20
+
+
+def ioctl(fd: int, request: int, argument: int | bytearray = 0) -> int:
+    """ioctl(2). A *bytearray* is read and written in place: ``bytes`` end at 1,024 there."""
+    if fcntl is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    return fcntl.ioctl(fd, request, argument)
+
+
+def clone_file(source_fd: int, target_fd: int) -> None:
+    """Make the empty *target_fd* share all content of *source_fd*: ioctl_ficlone(2).
+
+    Raises:
+        OSError: EOPNOTSUPP or EINVAL (the filesystem cannot), EXDEV (another filesystem).
+    """
+    ioctl(target_fd, FICLONE, source_fd)
+
+
+def clear_protection(fd: int) -> bool:
+    """Take the immutable and append-only flags (chattr +i, +a) off; whether any was set."""
+    flags = bytearray(8)
+    try:
+        ioctl(fd, FS_IOC_GETFLAGS, flags)
+    except OSError:
+        return False  # a filesystem without flags protects nothing by them
+    value = int.from_bytes(flags[:4], "little")
+    if not value & (FS_IMMUTABLE_FL | FS_APPEND_FL):
+        return False
+    value &= ~(FS_IMMUTABLE_FL | FS_APPEND_FL)
+    ioctl(fd, FS_IOC_SETFLAGS, bytearray(value.to_bytes(4, "little") + bytes(4)))
+    return True

@@ -1,0 +1,374 @@
+"""Applies :class:`~storagedrivers.model.Mount` values, and takes them away again.
+
+Overlay goes through fsopen(2) and ``lowerdir+`` where the kernel has it: 500 lowers of any path length.
+Older kernels get mount(2), whose options must fit into a page; then the paths are made relative to their
+common directory. Bind mounts get their attributes before they are visible, where the kernel can.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from storagedrivers.errors import MountError, UnmountError
+from storagedrivers.linux import namespace, syscalls
+from storagedrivers.model import Mount
+
+StrPath = str | os.PathLike[str]
+
+MAX_OPTIONS = 4095
+"""Bytes of options that mount(2) takes: a page with its NUL."""
+
+_MAX_STRING = 255  # bytes of one fsconfig(2) string
+
+_FLAGS = {
+    "ro": syscalls.MS_RDONLY,
+    "nosuid": syscalls.MS_NOSUID,
+    "nodev": syscalls.MS_NODEV,
+    "noexec": syscalls.MS_NOEXEC,
+    "noatime": syscalls.MS_NOATIME,
+    "nodiratime": syscalls.MS_NODIRATIME,
+    "relatime": syscalls.MS_RELATIME,
+    "strictatime": syscalls.MS_STRICTATIME,
+    "sync": syscalls.MS_SYNCHRONOUS,
+    "dirsync": syscalls.MS_DIRSYNC,
+    "remount": syscalls.MS_REMOUNT,
+    "bind": syscalls.MS_BIND,
+    "rbind": syscalls.MS_BIND | syscalls.MS_REC,
+    "rw": 0,
+}
+
+_ATTRIBUTES = {
+    syscalls.MS_RDONLY: syscalls.MOUNT_ATTR_RDONLY,
+    syscalls.MS_NOSUID: syscalls.MOUNT_ATTR_NOSUID,
+    syscalls.MS_NODEV: syscalls.MOUNT_ATTR_NODEV,
+    syscalls.MS_NOEXEC: syscalls.MOUNT_ATTR_NOEXEC,
+    syscalls.MS_NOATIME: syscalls.MOUNT_ATTR_NOATIME,
+    syscalls.MS_NODIRATIME: syscalls.MOUNT_ATTR_NODIRATIME,
+    syscalls.MS_STRICTATIME: syscalls.MOUNT_ATTR_STRICTATIME,
+}
+
+
+def mount(value: Mount, mountpoint: StrPath) -> None:
+    """Apply one mount below *mountpoint*, an existing directory.
+
+    Raises:
+        MountError: the kernel, or the program of a fuse mount, refused; ``details`` has its words.
+    """
+    target = os.path.join(mountpoint, value.target.lstrip("/")) if value.target else mountpoint
+    flags, options = _split_flags(value.options)
+    try:
+        if value.type == "bind" or flags & syscalls.MS_BIND:
+            _bind(value.source, target, flags | syscalls.MS_BIND)
+        elif value.type == "overlay" and not flags & syscalls.MS_REMOUNT:
+            mount_overlay(value, target)
+        elif value.type.startswith(("fuse.", "fuse3.")):
+            _run_fuse_program(value, target)
+        else:
+            data = ",".join(options).encode()
+            _classic_mount(value.source, target, value.type, flags, data)
+    except MountError:
+        raise
+    except OSError as error:
+        raise _mount_error(value, target, error) from error
+
+
+def mount_all(mounts: Sequence[Mount], mountpoint: StrPath) -> None:
+    """Apply *mounts* in order; when one fails, those before it are undone.
+
+    Raises:
+        MountError: as :func:`mount` does.
+    """
+    for done, value in enumerate(mounts):
+        try:
+            mount(value, mountpoint)
+        except MountError:
+            unmount_all(mounts[:done], mountpoint)
+            raise
+
+
+def unmount(mountpoint: StrPath, *, detach: bool = False) -> None:
+    """Unmount what is on top at *mountpoint*.
+
+    Args:
+        detach: take it out of the tree at once, whoever uses it (MNT_DETACH). What still has it open goes
+            on writing, so the layer may then neither be sealed nor removed unchecked.
+
+    Raises:
+        UnmountError: EBUSY while something uses it, EINVAL where nothing is mounted.
+    """
+    flags = syscalls.UMOUNT_NOFOLLOW | (syscalls.MNT_DETACH if detach else 0)
+    try:
+        syscalls.umount2(mountpoint, flags)
+    except OSError as error:
+        number = error.errno or 0
+        raise UnmountError(
+            f"cannot unmount {os.fspath(mountpoint)}: {os.strerror(number)}",
+            errno=number,
+            resolution="end what uses it: fuser -vm PATH lists processes" if number == errno.EBUSY else None,
+        ) from error
+
+
+def unmount_all(mounts: Sequence[Mount], mountpoint: StrPath, *, detach: bool = False) -> None:
+    """Undo :func:`mount_all`, last mount first.
+
+    Raises:
+        UnmountError: as :func:`unmount` does.
+    """
+    for value in reversed(mounts):
+        if "remount" not in value.options:
+            target = os.path.join(mountpoint, value.target.lstrip("/")) if value.target else mountpoint
+            unmount(target, detach=detach)
+
+
+@contextmanager
+def mounted(mounts: Sequence[Mount], mountpoint: StrPath) -> Iterator[StrPath]:
+    """Have *mounts* at *mountpoint* for the length of a ``with`` block."""
+    mount_all(mounts, mountpoint)
+    try:
+        yield mountpoint
+    finally:
+        unmount_all(mounts, mountpoint)
+
+
+# Overlay
+
+
+def mount_overlay(value: Mount, target: StrPath) -> None:
+    """Mount an overlay by the newest interface that this kernel has.
+
+    Raises:
+        MountError: refused.
+        OSError: refused, without words of the kernel's.
+    """
+    if not mount_overlay_by_fsconfig(value, target):
+        mount_overlay_by_options(value, target)
+
+
+def mount_overlay_by_fsconfig(value: Mount, target: StrPath) -> bool:
+    """Mount an overlay through fsopen(2); False where the kernel has no ``lowerdir+`` (before 6.8).
+
+    Raises:
+        MountError: refused, with the kernel's words.
+    """
+    flags, options = _split_flags(value.options)
+    with ExitStack() as stack:
+        try:
+            context = _opened(stack, syscalls.fsopen("overlay"))
+        except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.EPERM):  # EPERM: a seccomp filter of old container engines
+                return False
+            raise
+        try:
+            for option in options:
+                key, _, argument = option.partition("=")
+                if key == "lowerdir":
+                    for lower in split_lowers(argument):
+                        if not _set_path(stack, context, "lowerdir+", lower):
+                            return False
+                elif key in ("upperdir", "workdir"):
+                    if not _set_path(stack, context, key, unescape(argument)):
+                        return False
+                elif argument:
+                    syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, key, argument.encode())
+                else:
+                    syscalls.fsconfig(context, syscalls.FSCONFIG_SET_FLAG, key, None)
+            syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE, None, None)
+            attributes = _mount_attributes(flags)
+            tree = _opened(stack, syscalls.fsmount(context, syscalls.FSMOUNT_CLOEXEC, attributes))
+        except OSError as error:
+            raise _mount_error(value, target, error, _messages(context)) from error
+        syscalls.move_mount(tree, "", syscalls.AT_FDCWD, target, syscalls.MOVE_MOUNT_F_EMPTY_PATH)
+    return True
+
+
+def mount_overlay_by_options(value: Mount, target: StrPath) -> None:
+    """Mount an overlay by mount(2), from the common directory of its paths where it must be short.
+
+    Raises:
+        MountError: the options do not fit into a page even so.
+        OSError: the kernel refused.
+    """
+    flags, options = _split_flags(value.options)
+    data = os.fsencode(",".join(options))
+    if len(data) <= MAX_OPTIONS:
+        syscalls.mount(value.source, target, "overlay", flags, data)
+        return
+    base, relative = _relative_to_common_directory(options)
+    data = os.fsencode(",".join(relative))
+    absolute_target = os.path.abspath(target)
+    namespace.in_directory(
+        base, lambda: _classic_mount(value.source, absolute_target, "overlay", flags, data)
+    )
+
+
+def _set_path(stack: ExitStack, context: int, key: str, path: str) -> bool:
+    """Set a path option by descriptor (6.13), else by name (6.8); False where neither is known."""
+    fd = _opened(stack, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    try:
+        syscalls.fsconfig(context, syscalls.FSCONFIG_SET_FD, key, None, fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        name = os.fsencode(path)
+        if len(name) > _MAX_STRING or b"\\" in name:
+            name = b"/proc/self/fd/%d" % fd
+        try:
+            syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, key, name)
+        except OSError as again:
+            if again.errno == errno.EINVAL and "too many" not in _messages(context):
+                return False
+            raise
+    return True
+
+
+def _opened(stack: ExitStack, fd: int) -> int:
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _messages(context: int) -> str:
+    """What the kernel has to say about a filesystem context: lines such as ``e overlay: …``."""
+    lines = []
+    while True:
+        try:
+            lines.append(os.read(context, 8192).decode(errors="replace").strip())
+        except OSError:  # ENODATA: no more
+            return "\n".join(lines)
+
+
+def _relative_to_common_directory(options: Sequence[str]) -> tuple[str, list[str]]:
+    """Rewrite the path options relative to the longest directory that they share."""
+    paths = []
+    for option in options:
+        key, _, argument = option.partition("=")
+        if key == "lowerdir":
+            paths += split_lowers(argument)
+        elif key in ("upperdir", "workdir"):
+            paths.append(unescape(argument))
+    base = os.path.commonpath([os.path.dirname(path) for path in paths])
+
+    def relative(path: str) -> str:
+        return escape(os.path.relpath(path, base))
+
+    rewritten = []
+    for option in options:
+        key, _, argument = option.partition("=")
+        if key == "lowerdir":
+            option = "lowerdir=" + ":".join(map(relative, split_lowers(argument)))
+        elif key in ("upperdir", "workdir"):
+            option = f"{key}={relative(unescape(argument))}"
+        rewritten.append(option)
+    return base, rewritten
+
+
+def escape(path: str) -> str:
+    r"""Escape a path for overlay's options of mount(2): ``\``, ``:`` and ``,`` each with ``\``."""
+    return re.sub(r"([\\:,])", r"\\\1", path)
+
+
+def unescape(path: str) -> str:
+    """Undo :func:`escape`."""
+    return re.sub(r"\\(.)", r"\1", path, flags=re.DOTALL)
+
+
+def split_lowers(lowerdir: str) -> list[str]:
+    """The paths of a ``lowerdir=`` value, topmost first, without escapes."""
+    return [unescape(part) for part in re.findall(r"(?:[^\\:]|\\.)+", lowerdir, flags=re.DOTALL)]
+
+
+# Bind mounts, programs, everything else
+
+
+def _bind(source: str, target: StrPath, flags: int) -> None:
+    attributes = _mount_attributes(flags)
+    plain = flags & (syscalls.MS_BIND | syscalls.MS_REC)
+    if not attributes:
+        syscalls.mount(source, target, None, plain, None)
+        return
+    recursive = syscalls.AT_RECURSIVE if flags & syscalls.MS_REC else 0
+    with ExitStack() as stack:
+        try:
+            clone = syscalls.OPEN_TREE_CLONE | os.O_CLOEXEC | recursive
+            tree = _opened(stack, syscalls.open_tree(syscalls.AT_FDCWD, source, clone))
+            syscalls.mount_setattr(tree, "", syscalls.AT_EMPTY_PATH | recursive, attr_set=attributes)
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+        else:
+            syscalls.move_mount(tree, "", syscalls.AT_FDCWD, target, syscalls.MOVE_MOUNT_F_EMPTY_PATH)
+            return
+    _bind_then_remount(source, target, flags, plain)
+
+
+def _bind_then_remount(source: str, target: StrPath, flags: int, plain: int) -> None:
+    """Before Linux 5.12: a bind mount takes its flags only when mounted again."""
+    syscalls.mount(source, target, None, plain, None)
+    # Flags that the source has may be locked in a user namespace: leaving one out is EPERM.
+    kept = os.statvfs(target).f_flag & (
+        syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC | syscalls.MS_RDONLY
+    )
+    try:
+        syscalls.mount(None, target, None, flags | kept | syscalls.MS_REMOUNT, None)
+    except OSError:
+        syscalls.umount2(target, syscalls.MNT_DETACH)
+        raise
+
+
+def _classic_mount(source: str, target: StrPath, fstype: str, flags: int, data: bytes) -> None:
+    if len(data) > MAX_OPTIONS:
+        raise MountError(
+            f"the {fstype} options for {os.fspath(target)} take {len(data)} bytes,"
+            f" and mount(2) takes {MAX_OPTIONS}",
+            errno=errno.E2BIG,
+            resolution="use fewer layers or a shorter graph root",
+        )
+    syscalls.mount(source, target, fstype, flags, data or None)
+
+
+def _run_fuse_program(value: Mount, target: StrPath) -> None:
+    program = value.type.partition(".")[2]
+    command = [program, "-o", ",".join(value.options), os.fspath(target)]
+    try:
+        result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except FileNotFoundError as error:
+        raise MountError(
+            f"cannot mount {os.fspath(target)}: the program {program} is not installed",
+            errno=errno.ENOENT,
+            resolution=f"install {program}",
+        ) from error
+    if result.returncode:
+        raise MountError(
+            f"{program} could not mount {os.fspath(target)} (exit status {result.returncode})",
+            errno=errno.EIO,
+            details=result.stderr.decode(errors="replace").strip() or None,
+        )
+
+
+def _split_flags(options: Sequence[str]) -> tuple[int, list[str]]:
+    flags = 0
+    rest = []
+    for option in options:
+        if option in _FLAGS:
+            flags |= _FLAGS[option]
+        else:
+            rest.append(option)
+    return flags, rest
+
+
+def _mount_attributes(flags: int) -> int:
+    return sum(attribute for flag, attribute in _ATTRIBUTES.items() if flags & flag)
+
+
+def _mount_error(value: Mount, target: StrPath, error: OSError, words: str = "") -> MountError:
+    number = error.errno or 0
+    return MountError(
+        f"cannot mount {value.type} on {os.fspath(target)}: {os.strerror(number)}",
+        errno=number,
+        details=words or (f"at {error.filename}" if error.filename else None),
+        resolution="see the kernel's log (dmesg) for its reason" if not words else None,
+    )

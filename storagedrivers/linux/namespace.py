@@ -1,0 +1,92 @@
+"""Mount namespaces and working directories that belong to one piece of work.
+
+A thread can have its own: ``unshare(2)`` takes the calling thread apart from its process, and what it
+unshared goes away when the thread ends. So nothing here forks or changes the process.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from storagedrivers.linux import syscalls
+
+T = TypeVar("T")
+
+
+def in_private_mount_namespace(work: Callable[[], T]) -> T:
+    """Run *work* where its mounts are seen by no one else and vanish when it returns.
+
+    Raises:
+        OSError: no permission to make a mount namespace (EPERM), or what *work* raises.
+    """
+    return _in_thread(make_mounts_private, work)
+
+
+def in_directory(directory: str | os.PathLike[str], work: Callable[[], T]) -> T:
+    """Run *work* with *directory* as working directory, other threads keeping theirs.
+
+    Raises:
+        OSError: the directory cannot be entered, or what *work* raises.
+    """
+
+    def enter() -> None:
+        syscalls.unshare(syscalls.CLONE_FS)
+        os.chdir(directory)
+
+    return _in_thread(enter, work)
+
+
+def make_mounts_private() -> None:
+    """Give the calling thread, or a process with one thread, a mount namespace of its own.
+
+    Raises:
+        OSError: EPERM without CAP_SYS_ADMIN.
+    """
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE, None)
+
+
+def _in_thread(prepare: Callable[[], None], work: Callable[[], T]) -> T:
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            prepare()
+            results.append(work())
+        except BaseException as error:  # handed to the caller's thread, which raises it
+            failures.append(error)
+
+    thread = threading.Thread(target=run, name="storagedrivers-unshared")
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def in_user_namespace() -> bool:
+    """Whether this process is outside the initial user namespace.
+
+    The initial one maps every id to itself; see user_namespaces(7).
+    """
+    try:
+        with open("/proc/self/uid_map") as file:
+            return file.read().split() != ["0", "0", "4294967295"]
+    except OSError:
+        return False
+
+
+def has_capability(number: int) -> bool:
+    """Whether this thread has capability *number* of capabilities(7) in effect."""
+    try:
+        with open("/proc/thread-self/status") as file:
+            for line in file:
+                if line.startswith("CapEff:"):
+                    return bool(int(line.split()[1], 16) >> number & 1)
+    except OSError:
+        pass
+    return False

@@ -15,9 +15,8 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 
-from storagedrivers.linux import ioctl
+from storagedrivers.linux import ioctl, tree
 
 _MAX_THREADS = 2  # more were slower on every filesystem measured, docs/performance.md
 
@@ -70,14 +69,14 @@ class _Directory:
             os.close(self.source_fd)
             os.close(self.target_fd)
 
-    def path(self) -> list[str]:
+    def path(self) -> str:
         """The names from the top to this directory."""
         names: list[str] = []
         directory: _Directory | None = self
         while directory is not None and directory.parent is not None:
             names.append(directory.name)
             directory = directory.parent
-        return names[::-1]
+        return "/".join(reversed(names))
 
 
 class _TreeCopier:
@@ -90,7 +89,7 @@ class _TreeCopier:
         self._busy = 0
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
-        self._links: dict[tuple[int, int], tuple[list[str], str]] = {}
+        self._links: dict[tuple[int, int], tuple[str, str]] = {}
         self._links_lock = threading.Lock()
         self._top_target_fd = -1
 
@@ -188,7 +187,8 @@ class _TreeCopier:
                 self._copy_one(directory, name, status)
                 self._links[key] = (directory.path(), name)
                 return
-        with _opened_below(self._top_target_fd, first[0]) as first_fd:
+        first_fd = tree.open_below(self._top_target_fd, first[0])
+        try:
             os.link(
                 first[1],
                 name,
@@ -196,6 +196,8 @@ class _TreeCopier:
                 dst_dir_fd=directory.target_fd,
                 follow_symlinks=False,
             )
+        finally:
+            os.close(first_fd)
 
     def _copy_one(self, directory: _Directory, name: str, status: os.stat_result) -> None:
         if stat.S_ISREG(status.st_mode):
@@ -349,17 +351,3 @@ def _xattr_order(name: str) -> int:
         return 0
     return 2 if name == "security.capability" else 1
 
-
-@contextmanager
-def _opened_below(top: int, names: list[str]) -> Iterator[int]:
-    """The directory at *names* below *top*, opened name by name: the path may exceed PATH_MAX."""
-    fd = os.dup(top)
-    try:
-        for name in names:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            child = os.open(name, flags, dir_fd=fd)
-            os.close(fd)
-            fd = child
-        yield fd
-    finally:
-        os.close(fd)

@@ -59,6 +59,8 @@ MOUNT_ATTR_STRICTATIME = 0x20
 MOUNT_ATTR_NODIRATIME = 0x80
 
 RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
@@ -235,3 +237,26 @@ def statfs_type(path: StrOrBytesPath) -> int:
         _function("statfs", _STR, _PTR)(_path(path), ctypes.byref(buffer)), os.fsdecode(path)
     )
     return int(buffer[0]) & 0xFFFFFFFF
+
+
+def readdir_types(path: StrOrBytesPath) -> dict[str, int]:
+    """The names in a directory with their ``d_type`` of readdir(3); 0 is DT_UNKNOWN.
+
+    ``os.scandir`` hides a missing d_type behind a stat(2) of its own.
+    """
+    # struct dirent of 64-bit Linux (glibc and musl): ino, off, reclen, type, name.
+    opendir, readdir, closedir = _libc().opendir, _libc().readdir, _libc().closedir
+    opendir.argtypes, opendir.restype = (_STR,), _PTR
+    readdir.argtypes, readdir.restype = (_PTR,), _PTR
+    closedir.argtypes = (_PTR,)
+    stream = opendir(_path(path))
+    if not stream:
+        _check(-1, os.fsdecode(path))
+    types = {}
+    try:
+        while entry := readdir(stream):
+            name = ctypes.string_at(entry + 19)
+            types[os.fsdecode(name)] = ctypes.c_uint8.from_address(entry + 18).value
+    finally:
+        closedir(stream)
+    return types

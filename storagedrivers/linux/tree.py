@@ -1,4 +1,4 @@
-"""Removes directory trees of any depth without ever leaving them.
+"""Removes and measures directory trees of any depth without ever leaving them.
 
 A container's tree can be deeper than PATH_MAX and than the limit of open files, can hold immutable files
 and names in any bytes, and can be removed by two processes at once. So: only descriptors and single names,
@@ -10,10 +10,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from storagedrivers.linux import ioctl, syscalls
+from storagedrivers.model import Usage
 
 T = TypeVar("T")
 
@@ -112,18 +113,8 @@ def _remove_files(fd: int) -> list[str]:
 
 def _open_directory(parent_fd: int, name: str) -> int:
     """Open a directory without crossing a mount; -1 when it is gone."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-
-    def open_it() -> int:
-        try:
-            return syscalls.openat2(parent_fd, name, flags, resolve=syscalls.RESOLVE_NO_XDEV)
-        except OSError as error:
-            if error.errno != errno.ENOSYS:
-                raise
-        return _open_on_same_device(parent_fd, name, flags)
-
     try:
-        return _unprotected(parent_fd, name, open_it)
+        return _unprotected(parent_fd, name, lambda: _open_beneath(parent_fd, name))
     except FileNotFoundError:
         return -1
 
@@ -161,3 +152,114 @@ def _unprotect(parent_fd: int, name: str) -> None:
     finally:
         os.close(fd)
 
+
+
+def measure_tree(path: str | os.PathLike[str]) -> Usage:
+    """Count what a tree takes: allocated bytes and inodes, hard links once, other mounts not.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    blocks = inodes = 0
+    linked: set[tuple[int, int]] = set()
+    for status in _walk(path):
+        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+            key = (status.st_dev, status.st_ino)
+            if key in linked:
+                continue
+            linked.add(key)
+        blocks += status.st_blocks
+        inodes += 1
+    return Usage(bytes=blocks * 512, inodes=inodes)
+
+
+def tree_inodes(path: str | os.PathLike[str]) -> set[tuple[int, int]]:
+    """Device and inode number of everything in a tree.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    return {(status.st_dev, status.st_ino) for status in _walk(path)}
+
+
+def _walk(path: str | os.PathLike[str]) -> Iterator[os.stat_result]:
+    """The status of a directory and of everything below it."""
+    top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield os.fstat(top)
+        pending = [""]
+        while pending:
+            directory = pending.pop()
+            for name, status in _entries(top, directory):
+                if stat.S_ISDIR(status.st_mode):
+                    pending.append(f"{directory}/{name}" if directory else name)
+                yield status
+    finally:
+        os.close(top)
+
+
+def _entries(top: int, directory: str) -> Iterator[tuple[str, os.stat_result]]:
+    """What is in a directory below *top*; nothing where it is gone or another filesystem is mounted."""
+    try:
+        fd = open_below(top, directory)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EXDEV):
+            return
+        raise
+    try:
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                try:
+                    yield entry.name, entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # the layer is live
+    finally:
+        os.close(fd)
+
+
+def open_below(top: int, path: str) -> int:
+    """Open the directory *path* below *top*, following no symlink and crossing no mount.
+
+    Args:
+        path: names joined by ``/``; empty for *top* itself. It may be longer than PATH_MAX.
+
+    Raises:
+        OSError: ENOENT, ELOOP or ENOTDIR (a symlink), EXDEV (a mount).
+    """
+    fd = os.dup(top)
+    try:
+        while path:
+            head, path = _split_path(path)
+            child = _open_beneath(fd, head)
+            os.close(fd)
+            fd = child
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _split_path(path: str) -> tuple[str, str]:
+    """A part of at most 1,000 characters, so below PATH_MAX in any encoding, and what follows it."""
+    if len(path) <= 1000:
+        return path, ""
+    cut = path.rindex("/", 0, 1000)  # a name has at most 255 bytes
+    return path[:cut], path[cut + 1 :]
+
+
+def _open_beneath(fd: int, path: str) -> int:
+    resolve = syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_BENEATH
+    try:
+        return syscalls.openat2(fd, path, os.O_RDONLY | os.O_DIRECTORY, resolve=resolve)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.dup(fd)
+    for name in path.split("/"):
+        try:
+            child = _open_on_same_device(fd, name, flags)
+        finally:
+            os.close(fd)
+        fd = child
+    return fd

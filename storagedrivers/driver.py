@@ -1,0 +1,279 @@
+"""The interface of a storage driver; the one module that a plugin must import.
+
+A driver knows how one kind of host stacks layers. It is told each time which layers lie below, so it keeps
+no graph, no counts and no locks: those are the store's. It mounts nothing: it says how, as values, and
+:mod:`storagedrivers.linux.mount` applies them.
+
+On disk a driver owns ``<graph root>/<driver name>``, its *home*::
+
+    <home>/<layer id>/…     one directory for each layer, drawn in the driver's own module
+    <home>/.trash/…         layers on their way out: renamed here first, then deleted
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from storagedrivers.errors import AlreadyExistsError, DriverUnsupportedError, NotFoundError
+from storagedrivers.host import HostFacts
+from storagedrivers.linux import tree
+from storagedrivers.model import (
+    Capability,
+    Changeset,
+    Mount,
+    ProbeResult,
+    Reason,
+    Usage,
+    WhiteoutFormat,
+    check_layer_id,
+    is_layer_id,
+)
+
+__all__ = [
+    "Capability",
+    "Changeset",
+    "HostFacts",
+    "Mount",
+    "ProbeResult",
+    "Reason",
+    "StorageDriver",
+    "Usage",
+    "WhiteoutFormat",
+    "kernel_obstacle",
+]
+
+_TRASH = ".trash"
+
+
+class StorageDriver(ABC):
+    """One way of stacking layers, in one home.
+
+    Methods take layer ids and never paths. ``lowers`` are the layers below, the nearest first; they are
+    sealed, and the caller sees to it that they stay. A driver object is cheap, holds nothing open and may be
+    used by several threads; two of them, also in two processes, may share a home.
+
+    Class attributes:
+        name: the entry point's name and the directory's.
+        aliases: other names that users know it by.
+        max_lowers: how many layers it can stack below one, or None.
+    """
+
+    name: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    max_lowers: ClassVar[int | None] = None
+
+    def __init__(self, home: str | os.PathLike[str]) -> None:
+        """Use *home*, an absolute path; it is made by the first :meth:`create`."""
+        self.home = Path(home)
+
+    # What a driver must say
+
+    @classmethod
+    @abstractmethod
+    def probe(cls, host: HostFacts, home: Path) -> ProbeResult:
+        """Whether the driver works on *host* with *home*, which need not exist.
+
+        Cheap facts first; where nothing there says no, the thing itself is tried on the filesystem of the
+        graph root (``host.graph_root.probed`` is a directory that exists). Facts of another host
+        (``host.recorded``) allow no trial: then the answer is predicted. Leaves no trace, and never raises
+        for "no".
+        """
+
+    @abstractmethod
+    def create(self, layer: str, lowers: Sequence[str], *, size: int | None = None) -> None:
+        """Make a new, empty, writable layer above *lowers*.
+
+        Args:
+            size: a limit in bytes for what is written to the layer.
+
+        Raises:
+            AlreadyExistsError: the id is taken.
+            NotFoundError: a lower is not there.
+            DepthExceededError: more lowers than ``max_lowers``.
+            DriverUnsupportedError: *size* cannot be enforced here.
+        """
+
+    @abstractmethod
+    def mounts(
+        self, layer: str, lowers: Sequence[str], *, read_only: bool, scratch: bool = False
+    ) -> tuple[Mount, ...]:
+        """How to see the layer above its lowers: mounts to be applied in order. Mounts nothing.
+
+        Args:
+            read_only: nothing can be written through the mounts.
+            scratch: nobody will miss what is written after a crash, so syncs may be left out. A layer that
+                was mounted so is mounted so again, or removed.
+
+        Raises:
+            NotFoundError: the layer or a lower is not there.
+            ReadOnlyError: the layer is sealed and *read_only* is false.
+            DepthExceededError: more lowers than ``max_lowers``.
+        """
+
+    # What most drivers inherit
+
+    def seal(self, layer: str, lowers: Sequence[str]) -> None:  # noqa: B027
+        """Make the layer read-only for good. Idempotent.
+
+        The caller has unmounted it. A driver proves that nothing still writes to it, as far as the kernel
+        lets it: what was unmounted lazily, or lives on in another mount namespace, would change it later.
+
+        Raises:
+            NotFoundError: it is not there.
+            InUseError: something may still write to it.
+        """
+
+    def remove(self, layer: str) -> None:
+        """Remove the layer and everything of it. Idempotent: a layer that is not there is no error.
+
+        It is renamed to the trash first, so it is gone at once; what a killed removal left there, of this
+        layer or another, is deleted too. The caller has unmounted it and knows of no layer above it.
+
+        Raises:
+            OSError: something in it cannot be deleted; the rest stays in the trash for the next call.
+        """
+        path = self.layer_path(layer)
+        trash = self.home / _TRASH
+        if path.exists():
+            trash.mkdir(mode=0o700, exist_ok=True)
+            # A layer of this id may lie there already, from a removal that was killed.
+            os.rename(path, trash / f"{layer}.{os.urandom(6).hex()}")
+        self._empty_trash(trash)
+
+    def layers(self) -> Iterator[str]:
+        """The ids of the layers on disk, in no order."""
+        try:
+            names = os.listdir(self.home)
+        except FileNotFoundError:
+            return
+        for name in names:
+            if is_layer_id(name):
+                yield name
+
+    def changeset(self, layer: str) -> Changeset | None:
+        """The directory with only this layer's changes, for drivers that keep one.
+
+        Raises:
+            NotFoundError: the layer is not there.
+        """
+        return None
+
+    def usage(self, layer: str) -> Usage:
+        """What the layer itself takes on disk; the default walks its directory.
+
+        Raises:
+            NotFoundError: the layer is not there.
+        """
+        with self._existing(layer) as path:
+            return tree.measure_tree(path)
+
+    def status(self) -> Mapping[str, str]:
+        """What a person who debugs this driver wants to see of the home: names to short values."""
+        return {}
+
+    # Tools for drivers
+
+    def layer_path(self, layer: str) -> Path:
+        """The layer's directory, whether it is there or not.
+
+        Raises:
+            UnsafePathError: *layer* is not a layer id.
+        """
+        return self.home / check_layer_id(layer)
+
+    def require(self, *layers: str) -> None:
+        """Check that every one of *layers* is there.
+
+        Raises:
+            NotFoundError: one is not.
+        """
+        for layer in layers:
+            if not self.layer_path(layer).is_dir():
+                raise NotFoundError(f"{self.name} has no layer {layer}")
+
+    @contextmanager
+    def new_layer(self, layer: str) -> Iterator[Path]:
+        """Make the layer's directory (0710), and take it away again if the block fails.
+
+        Raises:
+            AlreadyExistsError: it is there.
+        """
+        path = self.layer_path(layer)
+        try:
+            try:
+                path.mkdir(mode=0o710)
+            except FileNotFoundError:
+                self.home.mkdir(mode=0o710, parents=True, exist_ok=True)
+                path.mkdir(mode=0o710)
+        except FileExistsError as error:
+            raise AlreadyExistsError(f"{self.name} has a layer {layer} already") from error
+        try:
+            yield path
+        except BaseException:
+            self.remove(layer)
+            raise
+
+    def refuse_size(self, size: int | None) -> None:
+        """For drivers without limits.
+
+        Raises:
+            DriverUnsupportedError: a limit was asked for.
+        """
+        if size is not None:
+            raise DriverUnsupportedError(
+                f"{self.name} cannot limit the size of a layer",
+                resolution="leave the size out, or use btrfs-snapshot on a btrfs with quotas enabled",
+            )
+
+    def delete(self, parent_fd: int, name: str) -> None:
+        """Delete one directory of the trash; for drivers whose layers are no plain trees."""
+        tree.remove_tree(parent_fd, name)
+
+    def _empty_trash(self, trash: Path) -> None:
+        try:
+            fd = os.open(trash, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            for name in os.listdir(fd):
+                self.delete(fd, name)
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _existing(self, layer: str) -> Iterator[Path]:
+        try:
+            yield self.layer_path(layer)
+        except FileNotFoundError as error:
+            self.require(layer)
+            raise error
+
+
+def kernel_obstacle(host: HostFacts, filesystem: str) -> ProbeResult | None:
+    """Why *host*'s kernel cannot mount *filesystem* for this process, or None if nothing is in the way.
+
+    The checks that every driver on a kernel filesystem starts its probe with.
+    """
+    if host.system != "Linux":
+        return ProbeResult.no(
+            Reason.NOT_LINUX, f"{filesystem} is a filesystem of Linux, and this is {host.system}"
+        )
+    if filesystem not in host.filesystems and filesystem not in host.loadable:
+        return ProbeResult.no(
+            Reason.NO_KERNEL_SUPPORT,
+            f"kernel {host.kernel} has no {filesystem} filesystem and no module for it",
+            remedy=f"install a kernel or module package with {filesystem}, then: modprobe {filesystem}",
+        )
+    if not host.can_mount:
+        return ProbeResult.no(
+            Reason.NO_PERMISSION,
+            "this process may not mount (it has no CAP_SYS_ADMIN), so nothing was tried",
+            remedy="run as root, or in a user namespace: unshare --user --map-root-user --mount",
+            predicted=True,
+        )
+    return None

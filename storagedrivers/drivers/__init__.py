@@ -1,0 +1,1 @@
+"""The four drivers of the package; reached through the entry points ``storagedrivers.drivers`` only."""

@@ -1,0 +1,402 @@
+"""overlay2: the kernel's overlay filesystem; a layer's directory is its diff.
+
+::
+
+    <home>/<layer id>/diff/      only this layer's changes, whiteouts as devices 0:0
+    <home>/<layer id>/work/      overlay's own; there as long as the layer may be written to
+    <home>/l/<short>             symlink to ../<layer id>/diff: short paths for the options of mount(2)
+
+Every mount says ``index=off,redirect_dir=nofollow,metacopy=off``, whatever the module's defaults: index keeps
+part of the diff in the work directory, redirects and metacopy make files that mean nothing by themselves. A
+redirect that an image brings along is not followed either.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from storagedrivers.driver import (
+    Capability,
+    Changeset,
+    HostFacts,
+    Mount,
+    ProbeResult,
+    Reason,
+    StorageDriver,
+    Usage,
+    WhiteoutFormat,
+    kernel_obstacle,
+)
+from storagedrivers.errors import (
+    DepthExceededError,
+    InUseError,
+    MountError,
+    NotFoundError,
+    ReadOnlyError,
+    StoreError,
+)
+from storagedrivers.linux import copy, holders, mount, namespace, overlay, tree
+from storagedrivers.linux.scratch import scratch_directory
+
+_LINKS = "l"
+_MODULE = "/sys/module/overlay"
+_VOLATILE = (5, 10)  # Linux 5.10 has the mount option
+_CAPABILITIES = frozenset({Capability.CHANGESET, Capability.CHEAP_FORK})
+
+# What only decides for hosts that cannot be tried.
+_MULTIPLE_LOWERS = (4, 0)  # Linux 4.0
+_RHEL_BACKPORT = 514  # 3.10.0-514.el7: docs.docker.com, OverlayFS storage driver, prerequisites
+_USER_NAMESPACE = (5, 11)  # Linux 5.11 lets a user namespace mount overlay
+_NO_UPPER = ("9p", "afs", "aufs", "beegfs", "ceph", "cifs", "ecryptfs", "gpfs", "lustre", "nfs", "nfs4", "smb3", "vfat")
+
+
+class Overlay2(StorageDriver):
+    """Layers as the lower and upper directories of overlay mounts."""
+
+    name = "overlay2"
+    aliases = ("overlay",)
+    max_lowers = 500  # OVL_MAX_STACK in the kernel's fs/overlayfs
+
+    def __init__(self, home: str | os.PathLike[str]) -> None:
+        super().__init__(home)
+        self._user_namespace = namespace.in_user_namespace()
+
+    @classmethod
+    def probe(cls, host: HostFacts, home: Path) -> ProbeResult:
+        """Mounts two lowers and an upper beside the graph root, deletes in them and lists."""
+        if obstacle := kernel_obstacle(host, "overlay") or _backing_obstacle(host):
+            return obstacle
+        if host.recorded:
+            return _age_obstacle(host) or ProbeResult.yes(
+                f"kernel {host.kernel} has overlay, and"
+                f" {host.graph_root.filesystem or 'the filesystem'} can carry it",
+                capabilities=_CAPABILITIES,
+                evidence=_evidence(host),
+                predicted=True,
+            )
+        return _trial(host)
+
+    def create(self, layer: str, lowers: Sequence[str], *, size: int | None = None) -> None:
+        """Make the directories; the root directory starts as the one below it."""
+        self.refuse_size(size)
+        self._check_depth(lowers)
+        below = [self._diff(lower) for lower in lowers]
+        with self.new_layer(layer) as path:
+            diff = path / "diff"
+            diff.mkdir()
+            (path / "work").mkdir(mode=0o700)
+            if below:
+                # The merged root shows the metadata of the topmost directory.
+                copy.copy_root_metadata(below[0], diff)
+            else:
+                diff.chmod(0o755)
+            self._make_link(layer)
+
+    def mounts(
+        self, layer: str, lowers: Sequence[str], *, read_only: bool, scratch: bool = False
+    ) -> tuple[Mount, ...]:
+        """An overlay, or a bind mount where one directory is all there is."""
+        self._check_depth(lowers)
+        writable = self._is_writable(layer)
+        if not read_only and not writable:
+            raise ReadOnlyError(f"layer {layer} is sealed", resolution="create a layer above it")
+        if not lowers:
+            options = ("bind", "ro" if read_only else "rw")
+            return (Mount("bind", self._diff(layer), options=options),)
+        if read_only:
+            options = (f"lowerdir={self._lowerdir((layer, *lowers))}", "ro")
+        else:
+            options = (
+                f"lowerdir={self._lowerdir(lowers)}",
+                f"upperdir={mount.escape(self._diff(layer))}",
+                f"workdir={mount.escape(self._work(layer))}",
+                *self._volatile(layer, scratch=scratch),
+            )
+        return (Mount("overlay", "overlay", options=(*options, *self._features())),)
+
+    def seal(self, layer: str, lowers: Sequence[str]) -> None:
+        """Prove that no mount uses the directory as its upper, then take the work directory away."""
+        if not self._is_writable(layer):
+            return
+        diff = self._diff(layer)
+        with scratch_directory(self.home) as scratch:
+            # The kernel knows of overlays only: a base layer is bind mounted.
+            in_use = overlay.is_upper_in_use(diff, scratch) if lowers else None
+        users = holders.find_writers(diff) if in_use is not False else []
+        if in_use or users:
+            raise InUseError(
+                f"layer {layer} is still in use",
+                holders=users or ("the kernel says so, and no process in /proc shows it",),
+                resolution="unmount it everywhere and end the processes that use it",
+            )
+        fd = os.open(self.layer_path(layer), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            tree.remove_tree(fd, "work")
+        finally:
+            os.close(fd)
+
+    def remove(self, layer: str) -> None:
+        """As for any driver; the short link goes first, since a layer without one can be removed again."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._link(layer))
+        super().remove(layer)
+
+    def changeset(self, layer: str) -> Changeset:
+        """The layer's directory is its changeset."""
+        whiteouts = WhiteoutFormat.OVERLAY_USER if self._user_namespace else WhiteoutFormat.OVERLAY
+        return Changeset(Path(self._diff(layer)), whiteouts)
+
+    def usage(self, layer: str) -> Usage:
+        """What the diff takes; the work directory is the kernel's."""
+        return tree.measure_tree(self._diff(layer))
+
+    def status(self) -> Mapping[str, str]:
+        """The options that every mount carries."""
+        return {
+            "Mount options": ",".join(self._features()),
+            "Layers": str(sum(1 for _ in self.layers())),
+        }
+
+    def _check_depth(self, lowers: Sequence[str]) -> None:
+        if len(lowers) > self.max_lowers:
+            raise DepthExceededError(
+                f"{len(lowers)} layers below one, and overlay stacks {self.max_lowers}",
+                resolution="merge layers, or rebuild the image with fewer",
+            )
+
+    def _features(self) -> tuple[str, ...]:
+        return _features(user_namespace=self._user_namespace)
+
+    def _volatile(self, layer: str, *, scratch: bool) -> tuple[str, ...]:
+        """``volatile`` leaves a mark in the work directory that forbids the next mount, after a crash or not."""
+        mark = os.path.join(self._work(layer), "work/incompat/volatile")
+        if os.path.lexists(mark):
+            if not scratch:
+                raise StoreError(
+                    f"layer {layer} was mounted as scratch, so files in it may never have reached the disk",
+                    resolution="mount it as scratch again, or remove it",
+                )
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(mark, "dirty"))
+            os.rmdir(mark)
+        release = os.uname().release.split(".")
+        return ("volatile",) if scratch and (int(release[0]), int(release[1])) >= _VOLATILE else ()
+
+    # Paths are strings here: pathlib costs more than the system calls of a mount with 100 lowers.
+
+    def _diff(self, layer: str) -> str:
+        path = f"{self.layer_path(layer)}/diff"
+        if not os.path.isdir(path):
+            raise NotFoundError(f"{self.name} has no layer {layer}")
+        return path
+
+    def _work(self, layer: str) -> str:
+        return f"{self.layer_path(layer)}/work"
+
+    def _is_writable(self, layer: str) -> bool:
+        return os.path.isdir(self._work(layer)) or not self._diff(layer)
+
+    def _lowerdir(self, layers: Sequence[str]) -> str:
+        return ":".join(mount.escape(self._checked_link(layer)) for layer in layers)
+
+    def _link(self, layer: str) -> str:
+        # 64 bits of a hash: the name needs no file that remembers it, and a chance collision fails loudly.
+        short = hashlib.sha256(self.layer_path(layer).name.encode()).hexdigest()[:16]
+        return f"{self.home}/{_LINKS}/{short}"
+
+    def _checked_link(self, layer: str) -> str:
+        link = self._link(layer)
+        if not os.path.isdir(link):
+            self._diff(layer)
+            with suppress(FileNotFoundError):
+                os.unlink(link)
+            self._make_link(layer)  # lost in a crash, or the store was copied without links
+        return link
+
+    def _make_link(self, layer: str) -> None:
+        link = self._link(layer)
+        target = f"../{layer}/diff"
+        try:
+            os.symlink(target, link)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(link), mode=0o700, exist_ok=True)
+            os.symlink(target, link)
+
+
+def _features(*, user_namespace: bool) -> tuple[str, ...]:
+    """The options of every mount; those only that this kernel's module knows."""
+    features = []
+    loaded = os.path.isdir(_MODULE)
+    for parameter, value in (("index", "off"), ("redirect_dir", "nofollow"), ("metacopy", "off")):
+        if not loaded or os.path.exists(f"{_MODULE}/parameters/{parameter}"):
+            features.append(f"{parameter}={value}")
+    if user_namespace:
+        features.append("userxattr")
+    return tuple(features)
+
+
+# Probing
+
+
+def _evidence(host: HostFacts) -> dict[str, str]:
+    root = host.graph_root
+    words = {True: "yes", False: "no", None: "unknown"}
+    return {"filesystem": root.filesystem or "unknown", "d_type": words[root.d_type]}
+
+
+def _backing_obstacle(host: HostFacts) -> ProbeResult | None:
+    root = host.graph_root
+    where = f"the graph root {root.path} is on {root.filesystem}"
+
+    def no(reason: Reason, message: str, remedy: str) -> ProbeResult:
+        return ProbeResult.no(
+            reason, message, remedy=remedy, evidence=_evidence(host), predicted=host.recorded
+        )
+
+    if root.filesystem == "overlay":
+        inside = f" (this is a {host.container} container)" if host.container else ""
+        return no(
+            Reason.OVERLAY_ON_OVERLAY,
+            f"{where}{inside}, and overlay refuses an overlay as its upper layer",
+            f"mount a volume or a tmpfs at {root.path}, or choose --root DIR on another filesystem",
+        )
+    stacked = root.filesystem in _NO_UPPER
+    untried = host.recorded and (
+        root.filesystem.startswith("fuse") or (root.filesystem == "zfs" and not root.rename_whiteout)
+    )
+    if stacked or untried:
+        return no(
+            Reason.WRONG_BACKING_FS,
+            f"{where}, which cannot be overlay's upper layer",
+            "put the graph root on ext4, xfs (ftype=1) or btrfs",
+        )
+    if root.d_type is False:
+        return no(
+            Reason.NO_D_TYPE,
+            f"{where} without d_type: deleted files would stay visible",
+            "make the filesystem anew with types in directory entries: mkfs.xfs -n ftype=1, or mkfs.ext4 -O filetype",
+        )
+    attribute = root.user_xattr if host.user_namespace else root.trusted_xattr
+    if attribute is False:
+        return no(
+            Reason.NO_XATTR,
+            f"{where}, which keeps no {'user' if host.user_namespace else 'trusted'} extended attributes",
+            "put the graph root on ext4, xfs or btrfs",
+        )
+    return None
+
+
+def _age_obstacle(host: HostFacts) -> ProbeResult | None:
+    """Kernels that have overlay but not enough of it, by version: asked for recorded hosts only."""
+    version = host.kernel_version
+    if version < _MULTIPLE_LOWERS and not _has_backport(host.kernel):
+        return ProbeResult.no(
+            Reason.KERNEL_TOO_OLD,
+            f"kernel {host.kernel} stacks two layers only; many need Linux 4.0 or RHEL's 3.10.0-514",
+            remedy="upgrade the kernel",
+            predicted=True,
+        )
+    if host.user_namespace and version < _USER_NAMESPACE:
+        return ProbeResult.no(
+            Reason.KERNEL_TOO_OLD,
+            f"kernel {host.kernel} does not let a user namespace mount overlay; Linux 5.11 does",
+            remedy="run as root, upgrade the kernel, or install a driver for fuse-overlayfs",
+            predicted=True,
+        )
+    return None
+
+
+def _has_backport(kernel: str) -> bool:
+    base, _, rest = kernel.partition("-")
+    build = rest.partition(".")[0]
+    return base == "3.10.0" and ".el7" in kernel and build.isdigit() and int(build) >= _RHEL_BACKPORT
+
+
+def _trial(host: HostFacts) -> ProbeResult:
+    try:
+        with scratch_directory(host.graph_root.probed) as scratch:
+            complaint = namespace.in_private_mount_namespace(
+                lambda: _try_overlay(scratch, user_namespace=host.user_namespace)
+            )
+    except OSError as error:
+        return _refusal(host, error)
+    if complaint:
+        return ProbeResult.no(
+            Reason.TRIAL_FAILED,
+            f"an overlay mounts on {host.graph_root.filesystem}, but {complaint}",
+            remedy="put the graph root on ext4, xfs (ftype=1) or btrfs",
+            evidence=_evidence(host),
+        )
+    return ProbeResult.yes(
+        f"a trial overlay of two lower layers on {host.graph_root.filesystem} worked",
+        capabilities=_CAPABILITIES,
+        evidence=_evidence(host),
+    )
+
+
+def _refusal(host: HostFacts, error: OSError) -> ProbeResult:
+    name = errno.errorcode.get(error.errno or 0, "")
+    details = error.details if isinstance(error, MountError) else None
+    evidence = {**_evidence(host), "errno": name, **({"kernel": details} if details else {})}
+    filesystem = host.graph_root.filesystem
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return ProbeResult.no(
+            Reason.NO_PERMISSION,
+            "a trial mount was not permitted",
+            remedy="run as root outside of a container, or give the container CAP_SYS_ADMIN",
+            evidence=evidence,
+        )
+    if error.errno == errno.ENODEV:
+        return ProbeResult.no(
+            Reason.NO_KERNEL_SUPPORT,
+            f"kernel {host.kernel} could not load its overlay module",
+            remedy="modprobe overlay",
+            evidence=evidence,
+        )
+    if error.errno == errno.EINVAL:
+        return ProbeResult.no(
+            Reason.WRONG_BACKING_FS,
+            f"the kernel refuses {filesystem or 'this filesystem'} as overlay's upper layer",
+            remedy="put the graph root on ext4, xfs (ftype=1) or btrfs",
+            evidence=evidence,
+        )
+    return ProbeResult.no(
+        Reason.TRIAL_FAILED,
+        f"a trial overlay failed: {os.strerror(error.errno or 0)}",
+        remedy="see the kernel's log: dmesg | grep overlay",
+        evidence=evidence,
+    )
+
+
+def _try_overlay(scratch: Path, *, user_namespace: bool) -> str:
+    """Mount, delete and list, since some filesystems mount and fail later; what is wrong, or nothing."""
+    for name in ("one/gone", "two/gone", "upper", "work", "merged"):
+        (scratch / name).mkdir(parents=True)
+    (scratch / "one/gone/child").touch()
+    (scratch / "two/file").touch()
+    merged = scratch / "merged"
+    with suppress(OSError):  # loads the module, so that its parameters tell which options it knows
+        mount.mount(Mount("overlay", "overlay"), merged)
+    paths = {key: mount.escape(str(scratch / key)) for key in ("one", "two", "upper", "work")}
+    options = (
+        f"lowerdir={paths['two']}:{paths['one']}",
+        f"upperdir={paths['upper']}",
+        f"workdir={paths['work']}",
+        *_features(user_namespace=user_namespace),
+    )
+    mount.mount(Mount("overlay", "overlay", options=options), merged)
+    try:
+        (merged / "file").unlink()
+        (merged / "gone/child").unlink()
+        (merged / "gone").rmdir()
+        (merged / "gone").mkdir()
+    except OSError as error:
+        return f"deleting in it failed: {os.strerror(error.errno or 0)}"
+    if os.listdir(merged) != ["gone"] or os.listdir(merged / "gone"):
+        return "deleted names stay visible in it"
+    return ""

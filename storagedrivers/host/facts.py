@@ -1,0 +1,222 @@
+"""HostFacts: everything a driver's probe may ask of a host, frozen, to and from JSON."""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+from storagedrivers.errors import ConfigError
+
+T = TypeVar("T")
+
+SCHEMA = 1
+"""The version of the JSON document; raised when a reader of the old one could misunderstand it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OsRelease:
+    """The distribution, as os-release(5) names it.
+
+    Attributes:
+        id: lower case, such as ``debian``; ``linux`` where the host does not say.
+        id_like: ids of the distributions that it derives from, nearest first.
+        version: such as ``12`` or ``22.04``; may be empty (rolling distributions).
+        name: for people.
+    """
+
+    id: str = "linux"
+    id_like: tuple[str, ...] = ()
+    version: str = ""
+    name: str = "Linux"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """A mounted local filesystem. Sizes in bytes."""
+
+    device: str
+    mountpoint: str
+    filesystem: str
+    total_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphRoot:
+    """The directory that holds the store, and what its filesystem can do.
+
+    Attributes:
+        path: as it was asked for, absolute.
+        probed: the directory that was looked at: the path, or its nearest ancestor that exists.
+        filesystem: as mountinfo names it: ``ext4``, ``overlay``, ``fuse.sshfs``; empty if unknown.
+        source: the mounted device or name.
+        options: mount and superblock options.
+        problem: why nothing can be kept there, as a reason code (``read-only``, ``not-writable``,
+            ``no-space``), or empty.
+        d_type: whether readdir(3) tells the types of entries.
+        trusted_xattr, user_xattr: whether such attributes can be set on files.
+        reflink: whether FICLONE works.
+        o_tmpfile: whether open(2) with O_TMPFILE works.
+        rename_whiteout: whether renameat2(2) with RENAME_WHITEOUT works.
+        total_bytes, free_bytes, total_inodes, free_inodes: by statvfs(3); inodes are 0 where the
+            filesystem does not count them (btrfs).
+
+    What could not be measured is None.
+    """
+
+    path: str = "/var/lib/storagedrivers"
+    probed: str = "/"
+    filesystem: str = ""
+    source: str = ""
+    options: tuple[str, ...] = ()
+    problem: str = ""
+    d_type: bool | None = None
+    trusted_xattr: bool | None = None
+    user_xattr: bool | None = None
+    reflink: bool | None = None
+    o_tmpfile: bool | None = None
+    rename_whiteout: bool | None = None
+    total_bytes: int | None = None
+    free_bytes: int | None = None
+    total_inodes: int | None = None
+    free_inodes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """A host, seen from one process and one graph root.
+
+    Attributes:
+        system: ``Linux``, ``Darwin``, ``Windows``: as uname(1) or Python has it.
+        machine: such as ``x86_64``.
+        kernel: the release, such as ``6.1.0-18-amd64``.
+        os: the distribution.
+        filesystems: what the kernel has, from /proc/filesystems, sorted.
+        loadable: filesystems it lacks but has a module for, of those that drivers ask about.
+        graph_root: where the store is, and its filesystem.
+        uid: the effective user.
+        user_namespace: whether the process is outside the initial user namespace.
+        can_mount: whether it has CAP_SYS_ADMIN in its user namespace.
+        container: what it runs in (``docker``, ``podman``, ``lxc``, …), or empty.
+        memory_bytes: physical memory, or None.
+        disks: mounted local filesystems.
+        recorded: the facts came from a file, so nothing can be tried; not part of the JSON document.
+    """
+
+    system: str = "Linux"
+    machine: str = ""
+    kernel: str = ""
+    os: OsRelease = OsRelease()
+    filesystems: tuple[str, ...] = ()
+    loadable: tuple[str, ...] = ()
+    graph_root: GraphRoot = GraphRoot()
+    uid: int = 0
+    user_namespace: bool = False
+    can_mount: bool = True
+    container: str = ""
+    memory_bytes: int | None = None
+    disks: tuple[Disk, ...] = ()
+    recorded: bool = False
+
+    @property
+    def kernel_version(self) -> tuple[int, int]:
+        """Major and minor number of the release; ``(0, 0)`` where it has none."""
+        parts = self.kernel.split(".")
+        try:
+            return int(parts[0]), int("".join(_leading_digits(parts[1])))
+        except (IndexError, ValueError):
+            return 0, 0
+
+    def to_json(self) -> str:
+        """The document that :meth:`from_json` reads; described in ``docs/facts.md``."""
+        document = {"schema": SCHEMA, **asdict(self)}
+        del document["recorded"]
+        return json.dumps(document, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, file: str = "<facts>") -> HostFacts:
+        """Read a document that :meth:`to_json` wrote, perhaps on another host.
+
+        Keys that are missing take their defaults, for hosts described by hand.
+
+        Raises:
+            ConfigError: no JSON, an unknown key, a value of the wrong type; with file, line and key.
+        """
+        try:
+            document = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"not valid JSON: {error.msg}", file=file, line=error.lineno) from error
+        reader = _Reader(text, file)
+        if not isinstance(document, dict):
+            raise ConfigError("not a JSON object", file=file, line=1)
+        if document.pop("schema", None) != SCHEMA:
+            raise reader.error(
+                ("schema",),
+                f"this program reads host facts of schema {SCHEMA}",
+                resolution="record them anew: storagedrivers facts > host.json",
+            )
+        if "recorded" in document:
+            raise reader.error(("recorded",), "unknown key")
+        return replace(reader.read(document, cls, ()), recorded=True)
+
+
+def _leading_digits(text: str) -> str:
+    return text[: len(text) - len(text.lstrip("0123456789"))]
+
+
+class _Reader:
+    """Builds frozen dataclasses from JSON values, and says where a value is wrong."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self._text = text
+        self._file = file
+
+    def read(self, value: Any, wanted: type[T], path: tuple[str, ...]) -> T:
+        if not isinstance(value, dict):
+            raise self.error(path, f"must be an object, not {_name(value)}")
+        hints = typing.get_type_hints(wanted)
+        known = {field.name for field in fields(wanted)}  # type: ignore[arg-type]
+        for key in value:
+            if key not in known:
+                raise self.error((*path, key), "unknown key")
+        arguments = {
+            key: self._convert(item, hints[key], (*path, key)) for key, item in value.items()
+        }
+        return wanted(**arguments)
+
+    def _convert(self, value: Any, hint: Any, path: tuple[str, ...]) -> Any:
+        if is_dataclass(hint) and isinstance(hint, type):
+            return self.read(value, hint, path)
+        if typing.get_origin(hint) is tuple:
+            if not isinstance(value, list):
+                raise self.error(path, f"must be a list, not {_name(value)}")
+            return tuple(self._convert(item, typing.get_args(hint)[0], path) for item in value)
+        allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if type(value) not in allowed:  # not isinstance: a bool is no number here
+            names = " or ".join("null" if one is type(None) else one.__name__ for one in allowed)
+            raise self.error(path, f"must be {names}, not {_name(value)}")
+        return value
+
+    def error(
+        self, path: tuple[str, ...], brief: str, *, resolution: str | None = None
+    ) -> ConfigError:
+        key = ".".join(path)
+        line = self._line_of(path)
+        return ConfigError(brief, file=self._file, line=line, key=key, resolution=resolution)
+
+    def _line_of(self, path: tuple[str, ...]) -> int | None:
+        """The line of a key: its parents' keys stand before it, in this order."""
+        position = 0
+        for key in path:
+            found = self._text.find(json.dumps(key), position)
+            if found < 0:
+                return None
+            position = found
+        return self._text.count("\n", 0, position) + 1
+
+
+def _name(value: Any) -> str:
+    return "null" if value is None else type(value).__name__

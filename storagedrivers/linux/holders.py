@@ -1,0 +1,136 @@
+"""Finds who may still write to a directory tree: mounts of it in any namespace, and processes.
+
+Matching goes by device, mount id and inode, not by path alone: after a lazy unmount /proc shows paths such as
+``/file``. What no file of /proc shows stays unseen: descriptors in flight in a socket, loop devices, and
+processes of other users for who is not root.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from storagedrivers.linux import tree
+from storagedrivers.linux.mountinfo import MountEntry, find_mount, is_below, read_mountinfo
+
+
+def find_writers(path: str | os.PathLike[str]) -> list[str]:
+    """Who may still write to the tree at *path*: a sentence each, with pid and program.
+
+    A mount of the tree counts, read-only or not, and a directory that a process has open, as its working
+    directory for one. An empty list is proof as far as /proc goes.
+
+    Raises:
+        FileNotFoundError: the tree is not there.
+    """
+    return list(_Search(os.path.realpath(path)).run())
+
+
+class _Search:
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.device = os.stat(path).st_dev
+        own = find_mount(read_mountinfo(), path)
+        self.mount_device = own.device if own else ""
+        self.fs_path = _path_in_filesystem(path, own) if own else path
+        self._inodes: set[tuple[int, int]] | None = None
+        self._namespaces: dict[str, dict[int, MountEntry]] = {}
+
+    def run(self) -> Iterator[str]:
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                yield from self._process(pid)
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue  # it ended, or is none of ours
+
+    def _process(self, pid: str) -> Iterator[str]:
+        namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+        mounts = self._namespaces.get(namespace)
+        if mounts is None:
+            entries = read_mountinfo(f"/proc/{pid}/mountinfo")
+            mounts = self._namespaces[namespace] = {entry.mount_id: entry for entry in entries}
+            for entry in entries:
+                if entry.device == self.mount_device and is_below(entry.root, self.fs_path):
+                    yield f"mounted at {entry.mountpoint} in the namespace of {_name(pid)}"
+        for link in ("cwd", "root"):
+            if self._is_inside(f"/proc/{pid}/{link}", None, mounts):
+                yield f"{link} of {_name(pid)}"
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            if self._is_open_for_writing(pid, fd, mounts):
+                yield f"descriptor {fd} of {_name(pid)}"
+        yield from self._mappings(pid)
+
+    def _is_open_for_writing(self, pid: str, fd: str, mounts: dict[int, MountEntry]) -> bool:
+        link = f"/proc/{pid}/fd/{fd}"
+        try:
+            status = os.stat(link)
+            if status.st_dev != self.device:
+                return False
+            info = _fdinfo(f"/proc/{pid}/fdinfo/{fd}")
+        except (FileNotFoundError, PermissionError):
+            return False  # closed meanwhile
+        writable = int(info.get("flags", "0"), 8) & os.O_ACCMODE != os.O_RDONLY
+        if not stat.S_ISDIR(status.st_mode) and not writable:
+            return False
+        return self._is_inside(link, int(info.get("mnt_id", "-1")), mounts)
+
+    def _is_inside(self, link: str, mount_id: int | None, mounts: dict[int, MountEntry]) -> bool:
+        status = os.stat(link)
+        if status.st_dev != self.device:
+            return False
+        shown = os.readlink(link)
+        mount = find_mount(mounts.values(), shown) if mount_id is None else mounts.get(mount_id)
+        if mount is not None and is_below(shown, mount.mountpoint) and not self._is_detached(link, mount_id):
+            return mount.device == self.mount_device and is_below(
+                _path_in_filesystem(shown, mount), self.fs_path
+            )
+        return (status.st_dev, status.st_ino) in self._tree_inodes()
+
+    @staticmethod
+    def _is_detached(link: str, mount_id: int | None) -> bool:
+        """Whether a cwd or root shows a path of a mount that is no longer in the tree."""
+        if mount_id is not None:
+            return False
+        pid = link.split("/")[2]
+        try:
+            there = os.stat(f"/proc/{pid}/root{os.readlink(link)}")
+        except OSError:
+            return True
+        here = os.stat(link)
+        return (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino)
+
+    def _mappings(self, pid: str) -> Iterator[str]:
+        with open(f"/proc/{pid}/maps", errors="replace") as file:
+            for line in file:
+                _, permissions, _, device, inode = line.split(maxsplit=5)[:5]
+                if permissions[1] != "w" or permissions[3] != "s" or inode == "0":
+                    continue
+                major, _, minor = device.partition(":")
+                number = os.makedev(int(major, 16), int(minor, 16))
+                if number == self.device and (number, int(inode)) in self._tree_inodes():
+                    yield f"shared memory mapping of {_name(pid)}"
+
+    def _tree_inodes(self) -> set[tuple[int, int]]:
+        """Walked only when something might be inside: after a lazy unmount."""
+        if self._inodes is None:
+            self._inodes = tree.tree_inodes(self.path)
+        return self._inodes
+
+
+def _path_in_filesystem(path: str, mount: MountEntry) -> str:
+    relative = os.path.relpath(path, mount.mountpoint)
+    return os.path.normpath(os.path.join(mount.root, relative))
+
+
+def _fdinfo(path: str) -> dict[str, str]:
+    with open(path) as file:
+        return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
+
+
+def _name(pid: str) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", errors="replace") as file:
+            return f"process {pid} ({file.read().strip()})"
+    except OSError:
+        return f"process {pid}"

@@ -1,0 +1,90 @@
+"""Parses /proc/PID/mountinfo, proc_pid_mountinfo(5)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class MountEntry:
+    """One line of mountinfo.
+
+    Attributes:
+        device: ``major:minor`` of the filesystem, which is not st_dev on btrfs.
+        root: the directory of the filesystem that is mounted, seen from the filesystem's own root.
+        options: the mount's own and the superblock's.
+    """
+
+    mount_id: int
+    device: str
+    root: str
+    mountpoint: str
+    filesystem: str
+    source: str
+    options: tuple[str, ...]
+
+
+def parse_mountinfo(lines: Iterable[str]) -> Iterator[MountEntry]:
+    """Parse lines of mountinfo; what is not of its form is passed over, as later kernels may add to it."""
+    for line in lines:
+        left, separator, right = line.rstrip("\n").partition(" - ")
+        before, after = left.split(" "), right.split(" ")
+        if not separator or len(before) < 6 or len(after) < 3 or not before[0].isdigit():
+            continue
+        yield MountEntry(
+            mount_id=int(before[0]),
+            device=before[2],
+            root=_unescape(before[3]),
+            mountpoint=_unescape(before[4]),
+            filesystem=after[0],
+            source=_unescape(after[1]),
+            options=tuple(dict.fromkeys((*before[5].split(","), *after[2].split(",")))),
+        )
+
+
+def find_mount(entries: Iterable[MountEntry], path: str) -> MountEntry | None:
+    """The mount that *path*, absolute and without symlinks, lies on.
+
+    Of several at one mountpoint the last one is on top.
+    """
+    best: MountEntry | None = None
+    for entry in entries:
+        if is_below(path, entry.mountpoint) and (
+            best is None or len(entry.mountpoint) >= len(best.mountpoint)
+        ):
+            best = entry
+    return best
+
+
+def is_below(path: str, directory: str) -> bool:
+    """Whether *path* is *directory* or lies in it; both absolute and normal."""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def read_mountinfo(path: str = "/proc/self/mountinfo") -> list[MountEntry]:
+    """The mounts of a process; none where there is no /proc.
+
+    Raises:
+        OSError: the file is there and cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return list(parse_mountinfo(file))
+    except FileNotFoundError:
+        return []
+
+
+def _unescape(field: str) -> str:
+    if "\\" not in field:
+        return field
+    raw = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), field)
+    return os.fsdecode(b"".join(map(_to_byte, raw)))
+
+
+def _to_byte(character: str) -> bytes:
+    return character.encode("utf-8", "surrogateescape")

@@ -1,0 +1,29 @@
+"""A directory for a moment: to try something on a filesystem and leave no trace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from storagedrivers.linux import tree
+
+
+@contextmanager
+def scratch_directory(parent: str | os.PathLike[str]) -> Iterator[Path]:
+    """Make a directory (0700) with a name of its own below *parent*, and remove it with all it holds.
+
+    Raises:
+        OSError: it cannot be made there (EACCES, EROFS, ENOSPC, …).
+    """
+    name = f".storagedrivers-scratch-{os.getpid()}-{os.urandom(6).hex()}"
+    parent_fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent_fd)
+        try:
+            yield Path(parent, name)
+        finally:
+            tree.remove_tree(parent_fd, name)
+    finally:
+        os.close(parent_fd)

@@ -124,7 +124,7 @@ class Reason(StrEnum):
     TRIAL_FAILED = "trial-failed"
     LOAD_FAILED = "load-failed"
     NAME_CONFLICT = "name-conflict"
-    NOT_INSTALLED = "not-installed"
+    PROBE_FAILED = "probe-failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

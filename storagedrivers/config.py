@@ -1,0 +1,146 @@
+"""Settings: defaults < storagedrivers.toml < environment < arguments; each value knows where it is from.
+
+The only module that reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storagedrivers.errors import ConfigError
+from storagedrivers.toml import TomlTable
+
+KEYS = ("root", "run_root", "driver", "policy", "policy_file", "fallback", "log_level")
+
+_CHOICES = {
+    "fallback": ("warn", "refuse", "allow"),
+    "log_level": ("debug", "info", "warning", "error"),
+}
+_PATHS = ("root", "run_root", "policy_file")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value and its source: ``default``, a file, ``environment NAME`` or ``argument``."""
+
+    value: str | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageConfig:
+    """All settings.
+
+    Attributes:
+        root: the graph root, absolute.
+        run_root: mountpoints and locks; dies with the boot.
+        driver: a driver's name, or None for the selection.
+        policy: the policy's name.
+        policy_file: a file with more policies, or None.
+        fallback: ``warn``, ``refuse`` or ``allow``.
+        log_level: ``debug``, ``info``, ``warning`` or ``error``.
+    """
+
+    root: Setting
+    run_root: Setting
+    driver: Setting
+    policy: Setting
+    policy_file: Setting
+    fallback: Setting
+    log_level: Setting
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        arguments: Mapping[str, str | None] | None = None,
+        environment: Mapping[str, str] | None = None,
+        file: str | None = None,
+    ) -> StorageConfig:
+        """Put the settings together.
+
+        Args:
+            arguments: by key; None counts as not given.
+            environment: ``STORAGEDRIVERS_ROOT`` and so on; the process's own by default.
+            file: a configuration file; else the variable ``STORAGEDRIVERS_CONFIG``, else the user's or the
+                system's, if there is one.
+
+        Raises:
+            ConfigError: a malformed file, with line and key; a value that is none.
+        """
+        environment = os.environ if environment is None else environment
+        settings = {key: Setting(value, "default") for key, value in _defaults(environment).items()}
+        settings.update(_from_file(file or environment.get("STORAGEDRIVERS_CONFIG"), environment))
+        for key in KEYS:
+            variable = f"STORAGEDRIVERS_{key.upper()}"
+            if environment.get(variable):
+                settings[key] = Setting(environment[variable], f"environment {variable}")
+            if arguments and arguments.get(key) is not None:
+                settings[key] = Setting(arguments[key], "argument")
+        return cls(**{key: _checked(key, setting) for key, setting in settings.items()})
+
+
+def _defaults(environment: Mapping[str, str]) -> dict[str, str | None]:
+    root, run_root = "/var/lib/storagedrivers", "/run/storagedrivers"
+    if hasattr(os, "geteuid") and os.geteuid() != 0:
+        data = environment.get("XDG_DATA_HOME") or os.path.join(_home(environment), ".local/share")
+        root = os.path.join(data, "storagedrivers")
+        runtime = environment.get("XDG_RUNTIME_DIR") or f"/tmp/storagedrivers-{os.geteuid()}"
+        run_root = os.path.join(runtime, "storagedrivers")
+    return {
+        "root": root,
+        "run_root": run_root,
+        "driver": None,
+        "policy": "os",
+        "policy_file": None,
+        "fallback": "warn",
+        "log_level": "warning",
+    }
+
+
+def _home(environment: Mapping[str, str]) -> str:
+    return environment.get("HOME") or os.path.expanduser("~")
+
+
+def _from_file(file: str | None, environment: Mapping[str, str]) -> dict[str, Setting]:
+    if file is None:
+        file = next((one for one in _usual_files(environment) if os.path.exists(one)), None)
+        if file is None:
+            return {}
+    try:
+        text = Path(file).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", file=file) from error
+    table = TomlTable.parse(text, file=file)
+    table.only(KEYS)
+    settings = {}
+    for key in table.values:
+        value = table.get(key, str)
+        try:
+            settings[key] = _checked(key, Setting(value, file))
+        except ConfigError as error:
+            raise table.error(key, error.brief) from error
+    return settings
+
+
+def _usual_files(environment: Mapping[str, str]) -> tuple[str, ...]:
+    own = environment.get("XDG_CONFIG_HOME") or os.path.join(_home(environment), ".config")
+    return (
+        os.path.join(own, "storagedrivers/storagedrivers.toml"),
+        "/etc/storagedrivers/storagedrivers.toml",
+    )
+
+
+def _checked(key: str, setting: Setting) -> Setting:
+    value: Any = setting.value
+    choices = _CHOICES.get(key)
+    if choices and value not in choices:
+        place = "" if setting.source == "default" else f" ({setting.source})"
+        raise ConfigError(f"{key} is {value!r}{place}, and must be one of {', '.join(choices)}")
+    if key in _PATHS and value is not None:
+        return Setting(os.path.abspath(value), setting.source)
+    return setting

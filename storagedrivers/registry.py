@@ -1,0 +1,178 @@
+"""Finds the installed drivers: entry points of the group ``storagedrivers.drivers``, through stevedore.
+
+Two things of stevedore are changed here. Its cache of entry points is not used: a file planted in a cache
+directory would choose what root imports. And duplicate names are refused before anything is chosen, where
+stevedore lets the last one win.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import inspect
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from stevedore.extension import Extension, ExtensionManager
+
+from storagedrivers.driver import StorageDriver
+from storagedrivers.errors import (
+    DriverConflictError,
+    DriverLoadError,
+    DriverNotFoundError,
+)
+from storagedrivers.model import Reason
+
+GROUP = "storagedrivers.drivers"
+
+_OWN = "storagedrivers.drivers."
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """One entry point: a driver, or why it is none.
+
+    Attributes:
+        name: the entry point's.
+        source: the object it names, ``module:class``.
+        driver: the class, or None.
+        failure: why there is no class, or None.
+    """
+
+    name: str
+    source: str
+    driver: type[StorageDriver] | None = None
+    failure: DriverLoadError | None = None
+
+    @property
+    def reason(self) -> Reason:
+        """The reason code of a failure."""
+        conflict = isinstance(self.failure, DriverConflictError)
+        return Reason.NAME_CONFLICT if conflict else Reason.LOAD_FAILED
+
+
+class Registry:
+    """The installed drivers, by name and alias; those that failed to load are kept with their failure."""
+
+    def __init__(self, entries: Iterable[Registered]) -> None:
+        self._entries = tuple(_without_conflicts(entries))
+
+    @classmethod
+    def discover(cls) -> Registry:
+        """Import every installed driver. A plugin that cannot be imported does not disturb the others."""
+        return cls(_Manager().registered())
+
+    def __iter__(self) -> Iterator[Registered]:
+        return iter(self._entries)
+
+    def drivers(self) -> dict[str, type[StorageDriver]]:
+        """The drivers that loaded, by name."""
+        return {entry.name: entry.driver for entry in self._entries if entry.driver}
+
+    def get(self, name: str) -> type[StorageDriver]:
+        """The driver with this name or alias.
+
+        Raises:
+            DriverNotFoundError: there is none; says which there are, and the nearest.
+            DriverLoadError: there is one, and it did not load.
+        """
+        drivers = self.drivers()
+        for driver in drivers.values():
+            if name == driver.name or name in driver.aliases:
+                return driver
+        for entry in self._entries:
+            if entry.name == name and entry.failure:
+                raise entry.failure
+        known = [*drivers, *(alias for driver in drivers.values() for alias in driver.aliases)]
+        raise DriverNotFoundError(
+            f"no driver is named {name!r}; there are {', '.join(sorted(drivers))}",
+            resolution=nearest(name, known),
+        )
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """``did you mean …?`` for a name that is none, or None."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else None
+
+
+def _without_conflicts(entries: Iterable[Registered]) -> Iterator[Registered]:
+    """Refuse what claims a name of another; this package's own drivers keep theirs."""
+    ordered = sorted(entries, key=lambda entry: (not entry.source.startswith(_OWN), entry.name, entry.source))
+    counts = Counter(entry.name for entry in ordered if not entry.source.startswith(_OWN))
+    taken: dict[str, str] = {}
+    for entry in ordered:
+        if entry.driver is None:
+            yield entry
+            continue
+        names = (entry.name, *entry.driver.aliases)
+        rival = next((taken[name] for name in names if name in taken), None)
+        if rival is None and counts[entry.name] > 1:
+            rival = "another plugin"
+        if rival is None:
+            taken.update(dict.fromkeys(names, entry.source))
+            yield entry
+        else:
+            yield Registered(entry.name, entry.source, failure=_conflict(entry, rival))
+
+
+def _conflict(entry: Registered, rival: str) -> DriverConflictError:
+    return DriverConflictError(
+        f"{entry.source} claims the name of a driver that {rival} has: {entry.name}",
+        resolution="uninstall one of them",
+    )
+
+
+class _Manager(ExtensionManager[Any]):
+    """stevedore's manager without its cache; collects what fails instead of logging it."""
+
+    def __init__(self) -> None:
+        self._failed: list[Registered] = []
+        super().__init__(GROUP, on_load_failure_callback=self._record)
+
+    def list_entry_points(self) -> list[importlib.metadata.EntryPoint]:
+        return list(importlib.metadata.entry_points(group=GROUP))
+
+    def _load_one_plugin(self, ep: importlib.metadata.EntryPoint, *args: Any) -> Extension[Any]:
+        try:
+            return super()._load_one_plugin(ep, *args)
+        except (KeyboardInterrupt, MemoryError):
+            raise
+        except BaseException as error:  # stevedore lets AssertionError and SystemExit of an import through
+            raise DriverLoadError(
+                f"the plugin {ep.value} does not import: {type(error).__name__}: {error}",
+                resolution="repair or uninstall it",
+            ) from error
+
+    def _record(
+        self, manager: Any, ep: importlib.metadata.EntryPoint, error: BaseException
+    ) -> None:
+        assert isinstance(error, DriverLoadError)
+        self._failed.append(Registered(ep.name, ep.value, failure=error))
+
+    def registered(self) -> Iterator[Registered]:
+        yield from self._failed
+        for extension in self.extensions:
+            source, plugin = extension.entry_point_target, extension.plugin
+            if defect := _defect(extension.name, plugin):
+                failure = DriverLoadError(f"{source} is no driver: {defect}", resolution="repair or uninstall it")
+                yield Registered(extension.name, source, failure=failure)
+            else:
+                yield Registered(extension.name, source, driver=plugin)
+
+
+def _defect(name: str, plugin: object) -> str | None:
+    """What keeps an imported object from being a driver."""
+    if not (isinstance(plugin, type) and issubclass(plugin, StorageDriver)):
+        return "it is not a subclass of StorageDriver"
+    if inspect.isabstract(plugin):
+        return f"it lacks {', '.join(sorted(plugin.__abstractmethods__))}"
+    if not _NAME.fullmatch(name):
+        return f"{name!r} is no name for a driver (words of a-z and 0-9, joined by '-')"
+    if getattr(plugin, "name", None) != name:
+        return f"it calls itself {getattr(plugin, 'name', None)!r}, and its entry point {name!r}"
+    return None

@@ -1,0 +1,20 @@
+"""Print what is known of this host and its graph root, for 'detect --facts' here or elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from storagedrivers.config import StorageConfig
+from storagedrivers.host import read_host
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """No options of its own."""
+
+
+def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
+    """Run the command."""
+    assert config.root.value is not None
+    sys.stdout.write(read_host(config.root.value).to_json())
+    return 0

@@ -1,0 +1,138 @@
+"""Entry of the program: finds the command, builds its parser only, runs it, turns errors into exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import NoReturn
+
+from storagedrivers import __version__
+from storagedrivers.config import StorageConfig
+from storagedrivers.errors import StorageDriversError
+
+COMMANDS = {
+    "detect": "which driver is best here, and why not the others",
+    "facts": "what is known of this host, as JSON",
+    "verify": "run the conformance kit for a driver on this host",
+    "driver": "the installed drivers",
+    "policy": "the orders in which drivers are tried",
+    "completion": "print a completion script for a shell",
+}
+"""Each is a module of this package with ``configure(parser)`` and ``run(arguments, config) -> exit code``."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    from storagedrivers.cli import output
+
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except StorageDriversError as error:
+        output.error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        output.discard()  # the reader has seen enough
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        output.error(error)
+        return 1
+
+
+def _run(words: list[str]) -> int:
+    known, rest = global_options().parse_known_args(words)
+    command = next((word for word in rest if not word.startswith("-")), None)
+    if command is None:
+        return _without_command(rest)
+    if command not in COMMANDS:
+        _usage_error(f"no command is named {command!r}; there are {', '.join(COMMANDS)}", command)
+    rest.remove(command)
+    module = load(command)
+    parser = command_parser(command, module)
+    arguments = parser.parse_args(rest, known)
+    config = StorageConfig.load(
+        arguments={
+            "root": arguments.root,
+            "run_root": arguments.run_root,
+            "driver": arguments.driver_name,
+            "policy": arguments.policy_name,
+            "policy_file": arguments.policy_file,
+            "fallback": arguments.fallback,
+            "log_level": arguments.log_level,
+        },
+        file=arguments.config,
+    )
+    result: int = module.run(arguments, config)
+    return result
+
+
+def load(command: str) -> ModuleType:
+    """The module of a command."""
+    return import_module(f"storagedrivers.cli.{command}")
+
+
+def command_parser(command: str, module: ModuleType) -> argparse.ArgumentParser:
+    """The parser of one command, with the global options for its help."""
+    parser = argparse.ArgumentParser(
+        prog=f"storagedrivers {command}",
+        description=module.__doc__,
+        parents=[global_options()],
+        allow_abbrev=False,
+    )
+    module.configure(parser)
+    # parse_known_args has taken the global options already: their defaults must not come again.
+    return parser
+
+
+def global_options() -> argparse.ArgumentParser:
+    """The options that are taken before or after any command."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    group = parser.add_argument_group("global options")
+    group.add_argument("--root", metavar="DIR", help="graph root, where the store is")
+    group.add_argument("--run-root", metavar="DIR", help="mountpoints and locks")
+    group.add_argument("--driver", dest="driver_name", metavar="NAME", help="this driver or none")
+    group.add_argument("--policy", dest="policy_name", metavar="NAME", help="the order of drivers")
+    group.add_argument("--policy-file", metavar="FILE", help="more policies")
+    group.add_argument(
+        "--fallback", metavar="warn|refuse|allow", help="what to do when only copying works"
+    )
+    group.add_argument("--config", metavar="FILE", help="configuration file")
+    group.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error")
+    group.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def top_parser() -> argparse.ArgumentParser:
+    """The parser without a command: help and version."""
+    lines = "\n".join(f"  {name:<12} {about}" for name, about in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="storagedrivers",
+        description="Finds the best way to stack filesystem layers on this host.",
+        epilog=f"commands:\n{lines}\n\nstoragedrivers COMMAND --help says more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[global_options()],
+        allow_abbrev=False,
+        usage="storagedrivers [options] COMMAND …",
+    )
+    parser.add_argument("--version", action="version", version=f"storagedrivers {__version__}")
+    return parser
+
+
+def _without_command(rest: list[str]) -> int:
+    parser = top_parser()
+    parser.parse_args(rest)
+    parser.print_help(sys.stderr)
+    return 2
+
+
+def _usage_error(message: str, word: str) -> NoReturn:
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, COMMANDS, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    top_parser().error(message + hint)

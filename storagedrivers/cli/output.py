@@ -1,0 +1,86 @@
+"""What the program prints: tables and colour on a terminal, plain text elsewhere, JSON, errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def line(text: str = "") -> None:
+    """Print a line of the answer."""
+    print(text)
+
+
+def note(text: str) -> None:
+    """Print a line that is not the answer: to standard error."""
+    print(text, file=sys.stderr)
+
+
+def warning(text: str) -> None:
+    """Print a warning, to standard error."""
+    note(f"storagedrivers: warning: {text}")
+
+
+def error(problem: Exception) -> None:
+    """Print an error: one sentence with the cause, then details and what to do, to standard error."""
+    note(f"storagedrivers: {problem}")
+    details = getattr(problem, "details", None)
+    for detail in details.splitlines() if details else ():
+        note(f"  {detail}")
+    resolution = getattr(problem, "resolution", None)
+    if resolution:
+        note(f"  → {resolution}")
+
+
+def document(value: Any) -> None:
+    """Print a JSON document."""
+    import json
+
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def discard() -> None:
+    """Send what is still buffered nowhere: standard output is closed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, marked: int | None = None) -> None:
+    """Print a table; lines in a cell stay lines.
+
+    Args:
+        headers: the columns' names.
+        rows: a cell for each column.
+        marked: the row that stands out.
+    """
+    if sys.stdout.isatty():
+        _rich_table(headers, rows, marked)
+    else:
+        _plain_table(headers, rows)
+
+
+def _plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [
+        max(len(part) for row in (headers, *rows) for part in row[column].splitlines() or [""])
+        for column in range(len(headers))
+    ]
+    for row in (headers, *rows):
+        cells = [cell.splitlines() or [""] for cell in row]
+        for number in range(max(map(len, cells))):
+            parts = [cell[number] if number < len(cell) else "" for cell in cells]
+            text = "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True))
+            print(text.rstrip())
+
+
+def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]], marked: int | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for number, header in enumerate(headers):
+        drawn.add_column(header, no_wrap=number < len(headers) - 1, overflow="fold")
+    for number, row in enumerate(rows):
+        drawn.add_row(*map(Text, row), style="bold green" if number == marked else None)
+    Console().print(drawn)

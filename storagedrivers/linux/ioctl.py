@@ -33,16 +33,30 @@ def clone_file(source_fd: int, target_fd: int) -> None:
     ioctl(target_fd, FICLONE, source_fd)
 
 
-def clear_protection(fd: int) -> bool:
-    """Take the immutable and append-only flags (chattr +i, +a) off; whether any was set."""
-    flags = bytearray(8)
+def protect(fd: int) -> None:
+    """Set the immutable flag (chattr +i).
+
+    Raises:
+        OSError: EPERM without CAP_LINUX_IMMUTABLE, ENOTTY or EOPNOTSUPP where there is none.
+    """
+    _set_flags(fd, _flags(fd) | FS_IMMUTABLE_FL)
+
+
+def clear_protection(fd: int) -> None:
+    """Take the immutable and append-only flags (chattr +i, +a) off, where there are any."""
     try:
-        ioctl(fd, FS_IOC_GETFLAGS, flags)
+        flags = _flags(fd)
     except OSError:
-        return False  # a filesystem without flags protects nothing by them
-    value = int.from_bytes(flags[:4], "little")
-    if not value & (FS_IMMUTABLE_FL | FS_APPEND_FL):
-        return False
-    value &= ~(FS_IMMUTABLE_FL | FS_APPEND_FL)
-    ioctl(fd, FS_IOC_SETFLAGS, bytearray(value.to_bytes(4, "little") + bytes(4)))
-    return True
+        return  # a filesystem without flags protects nothing by them
+    if flags & (FS_IMMUTABLE_FL | FS_APPEND_FL):
+        _set_flags(fd, flags & ~(FS_IMMUTABLE_FL | FS_APPEND_FL))
+
+
+def _flags(fd: int) -> int:
+    flags = bytearray(8)  # the request says long, and the kernel fills an int
+    ioctl(fd, FS_IOC_GETFLAGS, flags)
+    return int.from_bytes(flags[:4], "little")
+
+
+def _set_flags(fd: int, flags: int) -> None:
+    ioctl(fd, FS_IOC_SETFLAGS, bytearray(flags.to_bytes(4, "little") + bytes(4)))

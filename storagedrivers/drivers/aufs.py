@@ -1,0 +1,584 @@
+"""aufs: the union filesystem of older Ubuntu and Debian kernels; a layer's directory is its diff.
+
+::
+
+    <home>/<layer id>/diff/      only this layer's changes, whiteouts as files ``.wh.NAME``
+    <home>/<layer id>/sealed     there once the layer is read-only
+
+Every mount says ``noplink``. With pseudo-links, hard links of a lower layer stay together while the
+mount lives; but what is written through the second name then stands in the diff under the first
+alone, and the next mount shows the second as it was. Docker ran ``auplink MOUNT flush`` before each
+unmount for that: a walk of the whole tree, by a program that need not be installed. Without
+pseudo-links such links part at the first write, as they do on overlay, and the directory is the
+whole diff at any moment.
+
+aufs keeps files of its own in a writable layer: see :data:`OWN_NAMES` and :func:`is_own_name`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from storagedrivers.driver import (
+    Capability,
+    Changeset,
+    HostFacts,
+    Mount,
+    ProbeResult,
+    Reason,
+    StorageDriver,
+    Usage,
+    WhiteoutFormat,
+    kernel_obstacle,
+)
+from storagedrivers.errors import (
+    DepthExceededError,
+    DriverUnsupportedError,
+    InUseError,
+    MountError,
+    NotFoundError,
+    ReadOnlyError,
+)
+from storagedrivers.linux import copy, holders, mount, namespace, tree
+from storagedrivers.linux.mountinfo import find_mount, read_mountinfo
+from storagedrivers.linux.scratch import scratch_directory
+
+OWN_NAMES = (".wh..wh.aufs", ".wh..wh.orph", ".wh..wh.plnk")
+"""What aufs keeps in the root of a writable branch: the file that every whiteout is a hard link to,
+files that are deleted and still open, pseudo-links. They outlive the unmount, and a read-only
+branch needs none of them."""
+
+_MAX_BRANCHES = 127  # the 128th is ENOSPC
+
+# One call parses a page of options: 84 where each takes 48 bytes, and a longer ``br=`` crashes the
+# kernel. Less than half of that leaves room for the other options, and for kernels where an option
+# takes more; 127 branches are four calls.
+_BRANCHES_PER_CALL = 32
+
+_SEPARATORS = ":,="  # aufs has no escape for them in a branch's path
+_PLAIN_ROOT = "choose a graph root without these characters, with --root DIR"
+
+# Where the table of inode numbers (xino) may be made: it works on tmpfs and ext4, and neither on
+# btrfs and xfs nor on a stacked filesystem. /run is small, so it comes second.
+_XINO_DIRECTORIES = ("/dev/shm", "/run")
+
+_CAPABILITIES = frozenset({Capability.CHANGESET, Capability.CHEAP_FORK})
+
+_READS = 25  # of a superblock that does not answer
+_PAUSE = 0.02
+
+_ELSEWHERE = "put the graph root on ext4 or xfs"
+_OUTSIDE = "mount a volume or a tmpfs at the graph root, or choose --root DIR on another filesystem"
+
+# Backing filesystems with what to do instead. The kernel refuses stacked ones; Docker refused
+# btrfs, whose snapshots do better.
+_REFUSED = {
+    "aufs": _OUTSIDE,
+    "btrfs": f"use btrfs-snapshot, or {_ELSEWHERE}",
+    "ecryptfs": _ELSEWHERE,
+    "overlay": _OUTSIDE,
+}
+
+# What only decides for hosts that cannot be tried; one described by hand may not say.
+_KNOWN_TO_WORK = ("", "ext2", "ext3", "ext4", "f2fs", "jfs", "reiserfs", "tmpfs", "xfs")
+
+
+class Aufs(StorageDriver):
+    """Layers as the branches of aufs mounts."""
+
+    name = "aufs"
+    max_lowers = _MAX_BRANCHES - 1
+
+    sysfs: ClassVar[Path] = Path("/sys/fs/aufs")
+    """Where the kernel shows aufs superblocks and their branches."""
+
+    @classmethod
+    def probe(cls, host: HostFacts, home: Path) -> ProbeResult:
+        """Mounts three branches beside the graph root in two calls, deletes in them and lists."""
+        obstacle = _kernel_obstacle(host) or _path_obstacle(host, home) or _backing_obstacle(host)
+        if obstacle:
+            return obstacle
+        if host.recorded:
+            return ProbeResult.yes(
+                f"kernel {host.kernel} has aufs, and"
+                f" {host.graph_root.filesystem or 'the filesystem'} can carry it",
+                capabilities=_CAPABILITIES,
+                evidence=_evidence(host),
+                predicted=True,
+            )
+        return _trial(host)
+
+    def create(self, layer: str, lowers: Sequence[str], *, size: int | None = None) -> None:
+        """Make the directory; the root directory starts as the one below it.
+
+        Raises:
+            DriverUnsupportedError: also where the home's path cannot be part of a mount.
+        """
+        self.refuse_size(size)
+        self._check_limits(lowers)
+        below = [self._diff(lower) for lower in lowers]
+        with self.new_layer(layer) as path:
+            diff = path / "diff"
+            diff.mkdir()
+            if below:
+                # The merged root shows the metadata of the topmost branch.
+                copy.copy_root_metadata(below[0], diff)
+            else:
+                diff.chmod(0o755)
+
+    def mounts(
+        self, layer: str, lowers: Sequence[str], *, read_only: bool, scratch: bool = False
+    ) -> tuple[Mount, ...]:
+        """An aufs in as many calls as it takes, or a bind mount of the only directory there is.
+
+        Raises:
+            DriverUnsupportedError: the home's path cannot be part of a mount.
+        """
+        self._check_limits(lowers)
+        diff = self._diff(layer)
+        if not read_only and self._seal_mark(layer).exists():
+            raise ReadOnlyError(f"layer {layer} is sealed", resolution="create a layer above it")
+        if not lowers:
+            return (Mount("bind", diff, options=("bind", "ro" if read_only else "rw")),)
+        # The first branch is writable unless it says otherwise. In one that is plain ``ro``, aufs
+        # does not look for whiteouts.
+        branches = [f"{diff}={'ro+wh' if read_only else 'rw'}"]
+        branches += [f"{self._diff(lower)}=ro+wh" for lower in lowers]
+        xino = _xino_options(self._xino_directory, layer, read_only=read_only)
+        settings = _settings(xino, dirperm1=self._dirperm1)
+        return plan_mounts(branches, settings, read_only=read_only)
+
+    def seal(self, layer: str, lowers: Sequence[str]) -> None:
+        """Prove that neither an aufs nor a process writes to the directory; tidy and mark it."""
+        diff = self._diff(layer)
+        mark = self._seal_mark(layer)
+        if mark.exists():
+            return
+        if users := [*find_writing_mounts(self.sysfs, diff), *holders.find_writers(diff)]:
+            raise InUseError(
+                f"layer {layer} is still in use",
+                holders=users,
+                resolution="unmount it everywhere and end the processes that use it",
+            )
+        _remove_own_files(diff)
+        mark.touch(mode=0o400)
+
+    def changeset(self, layer: str) -> Changeset:
+        """The layer's directory is its changeset, but for what :func:`is_own_name` knows."""
+        return Changeset(Path(self._diff(layer)), WhiteoutFormat.AUFS)
+
+    def usage(self, layer: str) -> Usage:
+        """What the diff takes, without aufs's own files."""
+        diff = self._diff(layer)
+        whole = tree.measure_tree(diff)
+        own = list(_own_inodes(diff))
+        return Usage(
+            bytes=whole.bytes - sum(status.st_blocks for status in own) * 512,
+            inodes=whole.inodes - len(own),
+        )
+
+    def status(self) -> Mapping[str, str]:
+        """What the mount plans depend on here."""
+        return {
+            "dirperm1": "yes" if self._dirperm1 else "no",
+            "xino": self._xino_directory or "left to aufs",
+            "Layers": str(sum(1 for _ in self.layers())),
+        }
+
+    def _check_limits(self, lowers: Sequence[str]) -> None:
+        if len(lowers) > self.max_lowers:
+            raise DepthExceededError(
+                f"{len(lowers)} layers below one, and an aufs has {_MAX_BRANCHES} branches in all",
+                resolution="merge layers, or rebuild the image with fewer",
+            )
+        if complaint := _separator_complaint(self.home):
+            raise DriverUnsupportedError(complaint, resolution=_PLAIN_ROOT)
+
+    # Asked of the kernel once; a property, so that it is asked only where a mount is wanted.
+
+    @cached_property
+    def _dirperm1(self) -> bool:
+        try:
+            with scratch_directory(self.home) as scratch:
+                return namespace.in_private_mount_namespace(lambda: _takes_dirperm1(scratch))
+        except OSError:
+            return False  # who may not mount gets a plan all the same
+
+    @cached_property
+    def _xino_directory(self) -> str:
+        return _find_xino_directory()
+
+    # Paths are strings here: pathlib costs more than the system calls of a mount with 100 lowers.
+
+    def _diff(self, layer: str) -> str:
+        path = f"{self.layer_path(layer)}/diff"
+        if not os.path.isdir(path):
+            raise NotFoundError(f"{self.name} has no layer {layer}")
+        return path
+
+    def _seal_mark(self, layer: str) -> Path:
+        return self.layer_path(layer) / "sealed"
+
+
+def is_own_name(name: str) -> bool:
+    """Whether *name*, in any directory of a layer, is aufs's own and never part of a diff.
+
+    Besides :data:`OWN_NAMES`, a crash leaves ``.wh..wh.NAME.HEX``: a directory on its way out.
+    ``.wh..wh..opq``, which makes a directory opaque, is part of the diff.
+    """
+    return name.startswith(".wh..wh.") and name != ".wh..wh..opq"
+
+
+# Mount plans
+
+
+def plan_mounts(
+    branches: Sequence[str],
+    settings: Sequence[str],
+    *,
+    read_only: bool,
+    per_call: int = _BRANCHES_PER_CALL,
+) -> tuple[Mount, ...]:
+    """A mount of the first branches, and remounts that append the others; for mount(2) only.
+
+    Args:
+        branches: ``PATH=PERMISSIONS``, the topmost first.
+        settings: the options of the first call besides the branches.
+        read_only: mount without write access.
+        per_call: how many branches one call has at most.
+
+    Raises:
+        DriverUnsupportedError: one branch alone is too long for the options of a call.
+    """
+    # A remount replaces the flags of the mount, so it has to repeat them.
+    flags = ("ro",) if read_only else ()
+    room = mount.MAX_OPTIONS - _length(",".join(("br=", *settings)))
+    done = _count_fitting(branches[:per_call], room, separator=":")
+    first = f"br={':'.join(branches[:done])}"
+    mounts = [Mount("aufs", "none", options=(first, *settings, *flags))]
+    while done < len(branches):
+        batch = branches[done : done + per_call]
+        batch = batch[: _count_fitting(batch, mount.MAX_OPTIONS, separator=",append:")]
+        appends = (f"append:{branch}" for branch in batch)
+        mounts.append(Mount("aufs", "none", options=("remount", *flags, *appends)))
+        done += len(batch)
+    return tuple(mounts)
+
+
+def _count_fitting(branches: Sequence[str], room: int, *, separator: str) -> int:
+    """How many of the leading branches fit into *room* bytes, each with a separator."""
+    for count, branch in enumerate(branches):
+        room -= _length(separator + branch)
+        if room < 0:
+            if count:
+                return count
+            raise DriverUnsupportedError(
+                f"the path of a layer takes {_length(branch)} bytes, and mount(2) has"
+                f" {mount.MAX_OPTIONS} for all options of aufs",
+                details=branch,
+                resolution="choose a shorter graph root with --root DIR",
+            )
+    return len(branches)
+
+
+def _length(text: str) -> int:
+    return len(os.fsencode(text))
+
+
+def _settings(xino: Sequence[str], *, dirperm1: bool) -> tuple[str, ...]:
+    """The options of every mount.
+
+    ``dio`` lets files be opened with O_DIRECT, as databases do. ``dirperm1`` asks the topmost
+    branch alone for a directory's permissions: without it a chmod does not open what a lower layer
+    closed.
+    """
+    return ("dio", "noplink", *xino, *(("dirperm1",) if dirperm1 else ()))
+
+
+def _xino_options(directory: str, name: str, *, read_only: bool) -> tuple[str, ...]:
+    """Where the xino file is made; *directory* is empty where no place is known."""
+    if directory:
+        # aufs makes the file with O_EXCL and unlinks it once open. With one name for all, as Docker
+        # had it, mounts of two processes can meet, and anyone's file of that name is in the way.
+        return (f"xino={directory}/.storagedrivers-{name}.xino",)
+    # aufs then takes the writable branch, which does on ext4 and tmpfs; without one, /tmp.
+    return ("noxino",) if read_only else ()
+
+
+def _find_xino_directory() -> str:
+    """The first of the usual directories that is on a writable tmpfs, or an empty string."""
+    mounts = read_mountinfo()
+    for directory in _XINO_DIRECTORIES:
+        entry = find_mount(mounts, os.path.realpath(directory))
+        if entry and entry.filesystem == "tmpfs" and "ro" not in entry.options:
+            return directory
+    return ""
+
+
+def _separator_complaint(path: str | os.PathLike[str]) -> str:
+    """Why *path* cannot be a branch, or nothing."""
+    text = os.fspath(path)
+    if not any(character in text for character in _SEPARATORS):
+        return ""
+    return f"aufs takes no ':', ',' or '=' in a path, and there is one in {text}"
+
+
+# aufs's own files
+
+
+def _own_inodes(diff: str) -> Iterator[os.stat_result]:
+    """What only :data:`OWN_NAMES` lead to: what has another link is a whiteout or a file."""
+    for name in OWN_NAMES:
+        path = f"{diff}/{name}"
+        with suppress(FileNotFoundError):
+            found = [os.lstat(path)]
+            if stat.S_ISDIR(found[0].st_mode):
+                with os.scandir(path) as entries:
+                    found += [entry.stat(follow_symlinks=False) for entry in entries]
+            yield from (one for one in found if stat.S_ISDIR(one.st_mode) or one.st_nlink == 1)
+
+
+def _remove_own_files(diff: str) -> None:
+    """Remove what aufs left in the root of a layer that it will never write to again.
+
+    Whiteouts are links to ``.wh..wh.aufs``, so they lose nothing with that name.
+    """
+    fd = os.open(diff, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        for name in OWN_NAMES:
+            tree.remove_tree(fd, name)
+        # The diff did not change, so its root keeps its time.
+        os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+    finally:
+        os.close(fd)
+
+
+# Who writes to a layer
+
+
+def find_writing_mounts(sysfs: Path, diff: str) -> list[str]:
+    """The living aufs superblocks that have *diff* as a writable branch: a sentence each.
+
+    A superblock lives while it is mounted in any namespace or something in it is open, so this sees
+    lazy unmounts too. /proc does not: a file in an aufs is on the device of the aufs.
+    """
+    try:
+        names = [name for name in os.listdir(sysfs) if name.startswith("si_")]
+    except FileNotFoundError:
+        return []  # no aufs in this kernel
+    users = []
+    for name in names:
+        branches = _read_branches(sysfs / name)
+        if branches is None:
+            users.append(f"perhaps {_describe(name)}: it does not tell its branches")
+        elif any(_is_writable_branch(branch, diff) for branch in branches):
+            users.append(_describe(name))
+    return users
+
+
+def _read_branches(superblock: Path) -> list[str] | None:
+    """The branches as ``PATH=PERMISSIONS``: none of one that is gone, None if it does not tell.
+
+    While a superblock is mounted or remounted it has no branches yet, or reading them is EBUSY;
+    with the module's parameter ``brs=0`` it never has any.
+    """
+    for _ in range(_READS):
+        with suppress(OSError):  # not read is not proven unused
+            names = [name for name in os.listdir(superblock) if re.fullmatch(r"br\d+", name)]
+            if names:
+                return [_read_branch(superblock / name) for name in names]
+        if not superblock.exists():
+            return []
+        time.sleep(_PAUSE)
+    return None
+
+
+def _read_branch(file: Path) -> str:
+    raw = file.read_bytes().rstrip(b"\n")
+    # Blanks, control characters and backslashes are in octal.
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), raw))
+
+
+def _is_writable_branch(branch: str, diff: str) -> bool:
+    path, _, permissions = branch.rpartition("=")
+    if permissions.partition("+")[0] != "rw":
+        return False
+    try:
+        return os.path.samefile(path, diff)
+    except OSError:
+        return False  # what cannot be looked at is another directory
+
+
+def _describe(superblock: str) -> str:
+    option = superblock.replace("_", "=", 1)  # si_1f2e is si=1f2e among the options of its mounts
+    places = [entry.mountpoint for entry in read_mountinfo() if option in entry.options]
+    where = f"mounted at {', '.join(places)}" if places else "not mounted in this namespace"
+    return f"aufs {option}, {where}"
+
+
+# Probing
+
+
+def _evidence(host: HostFacts) -> dict[str, str]:
+    return {"filesystem": host.graph_root.filesystem or "unknown"}
+
+
+def _kernel_obstacle(host: HostFacts) -> ProbeResult | None:
+    """The obstacles of any filesystem, with remedies for one that most kernels never had."""
+    obstacle = kernel_obstacle(host, "aufs")
+    if obstacle and obstacle.reason is Reason.NO_KERNEL_SUPPORT:
+        return replace(obstacle, remedy=_kernel_remedy(host), predicted=host.recorded)
+    if obstacle and obstacle.reason is Reason.NO_PERMISSION:
+        return replace(obstacle, remedy="run as root, outside of a user namespace")
+    if obstacle is None and host.user_namespace:
+        return ProbeResult.no(
+            Reason.NO_PERMISSION,
+            "aufs cannot be mounted in a user namespace",
+            remedy="use overlay2 there, or run as root outside of it",
+            predicted=host.recorded,
+        )
+    return obstacle
+
+
+def _kernel_remedy(host: HostFacts) -> str:
+    # The kernel by name, not $(uname -r): the facts may be another host's.
+    return (
+        "use overlay2: mainline Linux never had aufs, Debian's kernels had it up to 8 and Ubuntu's"
+        f" up to 20.10; there, install linux-modules-extra-{host.kernel} (before 18.04"
+        f" linux-image-extra-{host.kernel}), then: modprobe aufs"
+    )
+
+
+def _path_obstacle(host: HostFacts, home: Path) -> ProbeResult | None:
+    # The trial's branches lie in the probed directory, which is the real path.
+    paths = (str(home),) if host.recorded else (str(home), host.graph_root.probed)
+    complaint = next(filter(None, map(_separator_complaint, paths)), "")
+    if not complaint:
+        return None
+    return ProbeResult.no(
+        Reason.WRONG_BACKING_FS,
+        complaint,
+        remedy=_PLAIN_ROOT,
+        evidence=_evidence(host),
+        predicted=host.recorded,
+    )
+
+
+def _backing_obstacle(host: HostFacts) -> ProbeResult | None:
+    root = host.graph_root
+    if root.filesystem in _REFUSED:
+        inside = f" (this is a {host.container} container)" if host.container else ""
+        why = f"{inside}, which cannot be a writable branch of aufs"
+    elif host.recorded and root.filesystem not in _KNOWN_TO_WORK:
+        why = ", and only a trial on the host could tell whether aufs can write to that"
+    else:
+        return None
+    return ProbeResult.no(
+        Reason.WRONG_BACKING_FS,
+        f"the graph root {root.path} is on {root.filesystem}{why}",
+        remedy=_REFUSED.get(root.filesystem, _ELSEWHERE),
+        evidence=_evidence(host),
+        predicted=host.recorded,
+    )
+
+
+def _trial(host: HostFacts) -> ProbeResult:
+    try:
+        with scratch_directory(host.graph_root.probed) as scratch:
+            complaint, dirperm1 = namespace.in_private_mount_namespace(lambda: _try_aufs(scratch))
+    except OSError as error:
+        return _refusal(host, error)
+    evidence = {**_evidence(host), "dirperm1": "yes" if dirperm1 else "no"}
+    if complaint:
+        return ProbeResult.no(
+            Reason.TRIAL_FAILED,
+            f"an aufs mounts on {host.graph_root.filesystem}, but {complaint}",
+            remedy=_ELSEWHERE,
+            evidence=evidence,
+        )
+    return ProbeResult.yes(
+        f"a trial aufs of three branches on {host.graph_root.filesystem} worked",
+        capabilities=_CAPABILITIES,
+        evidence=evidence,
+    )
+
+
+def _refusal(host: HostFacts, error: OSError) -> ProbeResult:
+    """What a failed trial means; aufs gives its reasons to the kernel's log alone."""
+    number = error.errno or 0
+    if number in (errno.EPERM, errno.EACCES):
+        reason = Reason.NO_PERMISSION
+        message = "a trial mount was not permitted"
+        remedy = "run as root outside of a container, or give the container CAP_SYS_ADMIN"
+    elif number == errno.ENODEV:
+        reason = Reason.NO_KERNEL_SUPPORT
+        message = f"kernel {host.kernel} could not load its aufs module"
+        remedy = f"modprobe aufs, or {_kernel_remedy(host)}"
+    elif number == errno.EINVAL:
+        reason = Reason.WRONG_BACKING_FS
+        message = f"aufs refuses {host.graph_root.filesystem or 'this filesystem'} for its branches"
+        remedy = f"{_ELSEWHERE}; for aufs's reason: dmesg | grep aufs"
+    else:
+        reason = Reason.TRIAL_FAILED
+        message = f"a trial aufs failed: {os.strerror(number)}"
+        remedy = "see the kernel's log: dmesg | grep aufs"
+    evidence = {**_evidence(host), "errno": errno.errorcode.get(number, "")}
+    return ProbeResult.no(reason, message, remedy=remedy, evidence=evidence)
+
+
+def _try_aufs(scratch: Path) -> tuple[str, bool]:
+    """Mount in two calls, delete and list; what is wrong, or nothing; whether it takes dirperm1."""
+    for name in ("one/gone", "two/gone", "upper", "merged"):
+        (scratch / name).mkdir(parents=True)
+    for name in ("one/gone/child", "one/hidden", "two/.wh.hidden", "two/file"):
+        (scratch / name).touch()
+    dirperm1 = _takes_dirperm1(scratch)
+    xino = _xino_options(_find_xino_directory(), scratch.name, read_only=False)
+    plan = plan_mounts(
+        (f"{scratch}/upper=rw", f"{scratch}/two=ro+wh", f"{scratch}/one=ro+wh"),
+        _settings(xino, dirperm1=dirperm1),
+        read_only=False,
+        per_call=2,
+    )
+    # Unmounted here rather than with the namespace: aufs finishes its work before the branches go.
+    with mount.mounted(plan, scratch / "merged"):
+        return _delete_in(scratch / "merged"), dirperm1
+
+
+def _delete_in(merged: Path) -> str:
+    """Delete what the lower branches of the trial hold; what is wrong, or nothing."""
+    try:
+        (merged / "file").unlink()
+        (merged / "gone/child").unlink()
+        (merged / "gone").rmdir()
+        (merged / "gone").mkdir()
+    except OSError as error:
+        return f"deleting in it failed: {os.strerror(error.errno or 0)}"
+    if os.listdir(merged) != ["gone"] or os.listdir(merged / "gone"):
+        return "deleted names stay visible in it"
+    return ""
+
+
+def _takes_dirperm1(scratch: Path) -> bool:
+    """Whether aufs takes the option (older ones say EINVAL); only a mount can tell."""
+    branch, union = scratch / "branch", scratch / "union"
+    branch.mkdir()
+    union.mkdir()
+    # Read-only and without xino: it mounts on any filesystem and writes nothing.
+    options = (f"br={branch}=ro", "noxino", "dirperm1", "ro")
+    try:
+        with mount.mounted((Mount("aufs", "none", options=options),), union):
+            return True
+    except MountError:
+        return False

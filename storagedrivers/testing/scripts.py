@@ -1,0 +1,98 @@
+"""Changes to a populated tree, as programs in a container make them.
+
+Each does the same on a plain directory and on a layer, on every driver: what drivers may do differently (hard
+links that lie in a lower layer, renames of lower directories) has contracts of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from storagedrivers.testing.trees import OLD
+
+
+def replace_kinds(top: Path) -> None:
+    """A file for a directory, a directory for a file, a symlink for either."""
+    shutil.rmtree(top / "directory")
+    (top / "directory").write_bytes(b"a file now")
+    (top / "small").unlink()
+    (top / "small").mkdir()
+    (top / "small/inside").write_bytes(b"a directory now")
+    shutil.rmtree(top / "odd")
+    (top / "odd").symlink_to("setgid")
+    (top / "empty").unlink()
+    (top / "empty").symlink_to("/etc/passwd")
+    (top / "dangling").unlink()
+    os.mkfifo(top / "dangling")
+
+
+def edit(top: Path) -> None:
+    """Contents, lengths, modes, owners, times and attributes of files that lie below."""
+    (top / "small").write_bytes(b"rewritten")
+    with (top / "executable").open("ab") as file:
+        file.write(b"appended")
+    with (top / "large").open("r+b") as file:
+        file.seek(1 << 20)
+        file.write(b"in the middle")
+        file.truncate(2 << 20)
+    (top / "directory/below/file").chmod(0o600)
+    (top / "closed").chmod(0o711)
+    (top / "setuid").chmod(0o755)
+    os.utime(top / "unreadable", ns=(OLD - 5, OLD - 5))
+    os.utime(top / "dangling", ns=(OLD - 7, OLD - 7), follow_symlinks=False)
+    os.utime(top / "directory/below", ns=(OLD - 9, OLD - 9))
+    if os.geteuid() == 0:
+        os.chown(top / "sticky", 0, 0)
+        os.chown(top / "fifo", 0, 0)
+    for name in sorted(os.listxattr(top / "small"))[:1]:
+        os.removexattr(top / "small", name)
+
+
+def rename_files(top: Path) -> None:
+    """Files to new names, over others, into other directories, and exchanged by way of a third name."""
+    (top / "small").rename(top / "small-renamed")
+    (top / "executable").rename(top / "empty")
+    (top / "large").rename(top / "directory/below/deeper/large")
+    (top / "directory/file").rename(top / "closed/file")
+    (top / "dangling").rename(top / "sticky/dangling")
+    (top / "fifo").rename(top / "fifo-renamed")
+    (top / "setuid").rename(top / "third")
+    (top / "unreadable").rename(top / "setuid")
+    (top / "third").rename(top / "unreadable")
+
+
+def build(top: Path) -> None:
+    """New directories, links among new files, renames of new directories, an unlinked open file."""
+    (top / "new/a/b").mkdir(parents=True)
+    (top / "new/a/b/file").write_bytes(b"new")
+    (top / "new/link").hardlink_to(top / "new/a/b/file")
+    (top / "new/a").rename(top / "new/c")
+    (top / "new").rename(top / "moved")
+    (top / "setgid/inherits").mkdir()
+    with (top / "gone").open("wb") as file:
+        (top / "gone").unlink()
+        file.write(b"never seen again")
+    os.utime(top / "moved/link", ns=(OLD, OLD))
+
+
+def write_sparse(top: Path) -> None:
+    """A file of 64 MiB with a few bytes of data."""
+    with (top / "sparse").open("wb") as file:
+        file.truncate(64 << 20)
+        file.seek(20 << 20)
+        file.write(b"data")
+
+
+def dig(top: Path, levels: int, name: str) -> None:
+    """Directories in each other, deeper than any path can say."""
+    fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for _ in range(levels):
+            os.mkdir(name, dir_fd=fd)
+            child = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
+            os.close(fd)
+            fd = child
+    finally:
+        os.close(fd)

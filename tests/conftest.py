@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from capabilities import has, need
+from storagedrivers.linux import namespace
+from storagedrivers.linux.mountinfo import read_mountinfo
+from storagedrivers.testing.filesystems import FILESYSTEMS, loop_filesystem
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_mounts() -> None:
+    """Nothing that a test mounts is seen outside of the test process and its children."""
+    if has("mount"):
+        namespace.make_mounts_private()
+
+
+@pytest.fixture(scope="session")
+def mounted_for_session() -> set[str]:
+    """The mountpoints that fixtures of the session keep."""
+    return set()
+
+
+def _left_behind(temporary: str) -> dict[str, set[str]]:
+    loops = Path("/sys/block").glob("loop*/loop/backing_file")
+    files = (path.read_text() for path in loops if path.exists())
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    return {
+        "mounts": {entry.mountpoint for entry in read_mountinfo()},
+        "loop devices": {file for file in files if file.startswith(temporary)},
+        "processes": set(children.read_text().split()) if children.exists() else set(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(
+    mounted_for_session: set[str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """A test leaves no mount, loop device or process behind, but for fixtures of the session."""
+    temporary = str(tmp_path_factory.getbasetemp())
+    before = _left_behind(temporary)
+    yield
+    after = _left_behind(temporary)
+    after["mounts"] -= mounted_for_session
+    after["loop devices"] = {
+        file for file in after["loop devices"] if f"{file.strip()[:-4]}.mount" not in mounted_for_session
+    }
+    for kind, names in after.items():
+        assert names <= before[kind], f"{kind} left behind: {sorted(names - before[kind])}"
+
+
+@pytest.fixture(scope="session")
+def filesystem(
+    tmp_path_factory: pytest.TempPathFactory, mounted_for_session: set[str]
+) -> Iterator[Callable[[str], Path]]:
+    """Gives the mountpoint of a filesystem by its name; each is made once, and used in subdirectories."""
+    mounted: dict[str, Path] = {}
+    with ExitStack() as stack:
+
+        def get(name: str) -> Path:
+            if name not in mounted:
+                need("mount", name, *(("loop", FILESYSTEMS[name][0]) if FILESYSTEMS[name] else ()))
+                directory = tmp_path_factory.mktemp(name)
+                mounted[name] = stack.enter_context(loop_filesystem(name, directory, size=1 << 30))
+                mounted_for_session.add(str(mounted[name]))
+            return mounted[name]
+
+        yield get
+    assert not mounted_for_session & {entry.mountpoint for entry in read_mountinfo()}
+
+
+@pytest.fixture
+def on_filesystem(filesystem: Callable[[str], Path], request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """Gives an empty directory on a filesystem by its name."""
+
+    def get(name: str) -> Path:
+        directory = filesystem(name) / f"test-{abs(hash(request.node.nodeid)):x}-{os.urandom(2).hex()}"
+        directory.mkdir()
+        return directory
+
+    return get

@@ -262,13 +262,14 @@ def plan_mounts(
     """
     # A remount replaces the flags of the mount, so it has to repeat them.
     flags = ("ro",) if read_only else ()
-    room = mount.MAX_OPTIONS - _length(",".join(("br=", *settings)))
+    limit = mount.MAX_OPTIONS + 1  # what is counted has a byte of separator too many, in front
+    room = limit - _length(",".join(("br=", *settings)))
     done = _count_fitting(branches[:per_call], room, separator=":")
     first = f"br={':'.join(branches[:done])}"
     mounts = [Mount("aufs", "none", options=(first, *settings, *flags))]
     while done < len(branches):
         batch = branches[done : done + per_call]
-        batch = batch[: _count_fitting(batch, mount.MAX_OPTIONS, separator=",append:")]
+        batch = batch[: _count_fitting(batch, limit, separator=",append:")]
         appends = (f"append:{branch}" for branch in batch)
         mounts.append(Mount("aufs", "none", options=("remount", *flags, *appends)))
         done += len(batch)
@@ -276,7 +277,7 @@ def plan_mounts(
 
 
 def _count_fitting(branches: Sequence[str], room: int, *, separator: str) -> int:
-    """How many of the leading branches fit into *room* bytes, each with a separator."""
+    """How many of the leading branches fit into *room* bytes, with a separator before each."""
     for count, branch in enumerate(branches):
         room -= _length(separator + branch)
         if room < 0:

@@ -137,7 +137,7 @@ class LosesOddNames(_Retouched):
                 path.rename(path.with_name("renamed"))
 
 
-@caught_by("test_parent_is_never_changed", "test_siblings_do_not_see_each_other")
+@caught_by("test_siblings_do_not_see_each_other")
 class SharesByHardLinks(VfsCopy):
     def create(self, layer: str, lowers: Sequence[str], *, size: int | None = None) -> None:
         super().create(layer, (), size=size)
@@ -149,8 +149,13 @@ class SharesByHardLinks(VfsCopy):
 
 
 def _unusual(directory: str, names: list[str]) -> list[str]:
-    paths = (os.path.join(directory, name) for name in names)
-    return [os.path.basename(path) for path in paths if not stat.S_IFMT(os.lstat(path).st_mode) & 0o100000 and not os.path.isdir(path)]
+    """Names that copytree cannot handle: neither files nor directories."""
+    return [
+        name
+        for name in names
+        if not stat.S_ISREG(mode := os.lstat(os.path.join(directory, name)).st_mode)
+        and not stat.S_ISDIR(mode)
+    ]
 
 
 @caught_by("test_sealed_layer_is_not_writable", "test_late_writers_change_nothing")
@@ -313,25 +318,10 @@ class MountsByItself(VfsCopy):
 
 @caught_by("test_nothing_stays_mounted")
 class LeavesMounts(VfsCopy):
-    """The second mount hides behind an option that undoing takes for a change of the first."""
-
-    def mounts(
-        self, layer: str, lowers: Sequence[str], *, read_only: bool, scratch: bool = False
-    ) -> tuple[Mount, ...]:
-        first = super().mounts(layer, lowers, read_only=read_only)[0]
-        return (first, Mount("bind", first.source, options=(*first.options, "nosuid")), _LINGERING)
-
-
-class _Lingering(tuple[str, ...]):
-    """Options that claim a remount only when the mount is undone."""
-
-    asked = 0
-
-    def __contains__(self, item: object) -> bool:
-        return item == "remount" or super().__contains__(item)
-
-
-_LINGERING = Mount("tmpfs", "tmpfs", options=_Lingering(("size=1m",)))
+    def create(self, layer: str, lowers: Sequence[str], *, size: int | None = None) -> None:
+        super().create(layer, lowers, size=size)
+        path = str(self.layer_path(layer))
+        mount.mount(Mount("bind", path), path)
 
 
 @caught_by("test_new_layer_is_empty", "test_deleted_directory_comes_back_empty")
@@ -398,16 +388,13 @@ class KnowsNoLimit(Overlay2):
 
 
 @caught_by("test_parent_is_never_changed", "test_siblings_do_not_see_each_other")
-class WritesToItsParent(BtrfsSnapshot):
-    def create(self, layer: str, lowers: Sequence[str], *, size: int | None = None) -> None:
-        super().create(layer, lowers, size=size)
-        if lowers:
-            root = self.layer_path(layer) / "fs"
-            os.rmdir(root) if not any(root.iterdir()) else shutil.rmtree(root)
-            root.symlink_to(self.layer_path(lowers[0]) / "fs")
-
-    def seal(self, layer: str, lowers: Sequence[str]) -> None:
-        self.require(layer)
+class WritesToItsParent(VfsCopy):
+    def mounts(
+        self, layer: str, lowers: Sequence[str], *, read_only: bool, scratch: bool = False
+    ) -> tuple[Mount, ...]:
+        super().mounts(layer, lowers, read_only=read_only)
+        root = self.layer_path(lowers[0] if lowers else layer) / "fs"
+        return (Mount("bind", str(root), options=("bind", "ro" if read_only else "rw")),)
 
 
 @caught_by("test_late_writers_change_nothing")

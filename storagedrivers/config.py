@@ -1,4 +1,5 @@
-"""Settings: defaults < storagedrivers.toml < environment < arguments; each value knows where it is from.
+"""Settings: defaults < storagedrivers.toml < environment < arguments; each value knows where it is
+from.
 
 The only module that reads the environment.
 """
@@ -66,8 +67,8 @@ class StorageConfig:
         Args:
             arguments: by key; None counts as not given.
             environment: ``STORAGEDRIVERS_ROOT`` and so on; the process's own by default.
-            file: a configuration file; else the variable ``STORAGEDRIVERS_CONFIG``, else the user's or the
-                system's, if there is one.
+            file: a configuration file; else the variable ``STORAGEDRIVERS_CONFIG``, else the user's
+                or the system's, if there is one.
 
         Raises:
             ConfigError: a malformed file, with line and key; a value that is none.

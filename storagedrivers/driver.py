@@ -1,8 +1,8 @@
 """The interface of a storage driver; the one module that a plugin must import.
 
-A driver knows how one kind of host stacks layers. It is told each time which layers lie below, so it keeps
-no graph, no counts and no locks: those are the store's. It mounts nothing: it says how, as values, and
-:mod:`storagedrivers.linux.mount` applies them.
+A driver knows how one kind of host stacks layers. It is told each time which layers lie below, so
+it keeps no graph, no counts and no locks: those are the store's. It mounts nothing: it says how, as
+values, and :mod:`storagedrivers.linux.mount` applies them.
 
 On disk a driver owns ``<graph root>/<driver name>``, its *home*::
 
@@ -44,6 +44,7 @@ __all__ = [
     "StorageDriver",
     "Usage",
     "WhiteoutFormat",
+    "bind",
     "kernel_obstacle",
 ]
 
@@ -53,9 +54,9 @@ _TRASH = ".trash"
 class StorageDriver(ABC):
     """One way of stacking layers, in one home.
 
-    Methods take layer ids and never paths. ``lowers`` are the layers below, the nearest first; they are
-    sealed, and the caller sees to it that they stay. A driver object is cheap, holds nothing open and may be
-    used by several threads; two of them, also in two processes, may share a home.
+    Methods take layer ids and never paths. ``lowers`` are the layers below, the nearest first; they
+    are sealed, and the caller sees to it that they stay. A driver object is cheap, holds nothing
+    open and may be used by several threads; two of them, also in two processes, may share a home.
 
     Class attributes:
         name: the entry point's name and the directory's.
@@ -78,10 +79,10 @@ class StorageDriver(ABC):
     def probe(cls, host: HostFacts, home: Path) -> ProbeResult:
         """Whether the driver works on *host* with *home*, which need not exist.
 
-        Cheap facts first; where nothing there says no, the thing itself is tried on the filesystem of the
-        graph root (``host.graph_root.probed`` is a directory that exists). Facts of another host
-        (``host.recorded``) allow no trial: then the answer is predicted. Leaves no trace, and never raises
-        for "no".
+        Cheap facts first; where nothing there says no, the thing itself is tried on the filesystem
+        of the graph root (``host.graph_root.probed`` is a directory that exists). Facts of another
+        host (``host.recorded``) allow no trial: then the answer is predicted. Leaves no trace, and
+        never raises for "no".
         """
 
     @abstractmethod
@@ -106,8 +107,8 @@ class StorageDriver(ABC):
 
         Args:
             read_only: nothing can be written through the mounts.
-            scratch: nobody will miss what is written after a crash, so syncs may be left out. A layer that
-                was mounted so is mounted so again, or removed.
+            scratch: nobody will miss what is written after a crash, so syncs may be left out. A
+                layer that was mounted so is mounted so again, or removed.
 
         Raises:
             NotFoundError: the layer or a lower is not there.
@@ -120,8 +121,9 @@ class StorageDriver(ABC):
     def seal(self, layer: str, lowers: Sequence[str]) -> None:  # noqa: B027
         """Make the layer read-only for good. Idempotent.
 
-        The caller has unmounted it. A driver proves that nothing still writes to it, as far as the kernel
-        lets it: what was unmounted lazily, or lives on in another mount namespace, would change it later.
+        The caller has unmounted it. A driver proves that nothing still writes to it, as far as the
+        kernel lets it: what was unmounted lazily, or lives on in another mount namespace, would
+        change it later.
 
         Raises:
             NotFoundError: it is not there.
@@ -131,11 +133,13 @@ class StorageDriver(ABC):
     def remove(self, layer: str) -> None:
         """Remove the layer and everything of it. Idempotent: a layer that is not there is no error.
 
-        It is renamed to the trash first, so it is gone at once; what a killed removal left there, of this
-        layer or another, is deleted too. The caller has unmounted it and knows of no layer above it.
+        It is renamed to the trash first, so it is gone at once; what a killed removal left there,
+        of this layer or another, is deleted too. The caller has unmounted it and knows of no layer
+        above it.
 
         Raises:
-            OSError: something in it cannot be deleted; the rest stays in the trash for the next call.
+            OSError: something in it cannot be deleted; the rest stays in the trash for the next
+                call.
         """
         path = self.layer_path(layer)
         trash = self.home / _TRASH
@@ -227,7 +231,7 @@ class StorageDriver(ABC):
         if size is not None:
             raise DriverUnsupportedError(
                 f"{self.name} cannot limit the size of a layer",
-                resolution="leave the size out, or use btrfs-snapshot on a btrfs with quotas enabled",
+                resolution="leave it out, or use btrfs-snapshot on a btrfs with quotas enabled",
             )
 
     def delete(self, parent_fd: int, name: str) -> None:
@@ -254,20 +258,30 @@ class StorageDriver(ABC):
             raise error
 
 
+def bind(directory: str | os.PathLike[str], *, read_only: bool) -> Mount:
+    """A bind mount of *directory*: how a layer is seen that is whole in one place."""
+    options = ("bind", "ro" if read_only else "rw")
+    return Mount("bind", os.fspath(directory), options=options)
+
+
 def kernel_obstacle(host: HostFacts, filesystem: str) -> ProbeResult | None:
-    """Why *host*'s kernel cannot mount *filesystem* for this process, or None if nothing is in the way.
+    """Why *host*'s kernel cannot mount *filesystem* for this process, or None if nothing is in the
+    way.
 
     The checks that every driver on a kernel filesystem starts its probe with.
     """
     if host.system != "Linux":
         return ProbeResult.no(
-            Reason.NOT_LINUX, f"{filesystem} is a filesystem of Linux, and this is {host.system}"
+            Reason.NOT_LINUX,
+            f"{filesystem} is a filesystem of Linux, and this is {host.system}",
+            predicted=host.recorded,
         )
     if filesystem not in host.filesystems and filesystem not in host.loadable:
         return ProbeResult.no(
             Reason.NO_KERNEL_SUPPORT,
             f"kernel {host.kernel} has no {filesystem} filesystem and no module for it",
-            remedy=f"install a kernel or module package with {filesystem}, then: modprobe {filesystem}",
+            remedy=f"install a kernel or a module with {filesystem}, then: modprobe {filesystem}",
+            predicted=host.recorded,
         )
     if not host.can_mount:
         return ProbeResult.no(

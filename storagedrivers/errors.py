@@ -1,8 +1,8 @@
 """Every error that storagedrivers raises on purpose.
 
-An error has a *brief* (one sentence: what failed and why), *details* (what the kernel or a file said)
-and a *resolution* (what the user can do). A bug stays an ``AssertionError`` or ``TypeError`` with its
-traceback; a failed system call that no one translated stays an ``OSError``.
+An error has a *brief* (one sentence: what failed and why), *details* (what the kernel or a file
+said) and a *resolution* (what the user can do). A bug stays an ``AssertionError`` or ``TypeError``
+with its traceback; a failed system call that no one translated stays an ``OSError``.
 
 ::
 
@@ -15,7 +15,7 @@ traceback; a failed system call that no one translated stays an ``OSError``.
     │   ├── DriverLoadError         a plugin that does not import or is no driver
     │   ├── DriverConflictError     two plugins claim one name
     │   ├── DriverUnsupportedError  a driver that was asked for does not work here
-    │   ├── PriorDriverError        the graph root holds data of a driver that does not work, or of several
+    │   ├── PriorDriverError        layers of a driver that works no longer, or of several
     │   └── NoUsableDriverError     nothing is left; carries every rejected candidate
     ├── PolicyNotFoundError         no such policy; carries the nearest
     ├── StoreError

@@ -118,6 +118,7 @@ class Reason(StrEnum):
     NO_D_TYPE = "no-d-type"
     NO_XATTR = "no-xattr"
     NO_PROGRAM = "no-program"
+    UNSUITABLE_PATH = "unsuitable-path"
     NO_SPACE = "no-space"
     READ_ONLY = "read-only"
     NOT_WRITABLE = "not-writable"

@@ -21,8 +21,8 @@ class Rule:
     Attributes:
         name: for people.
         ids: os-release ids that it is for; distributions that are like one of them follow.
-        majors: the major versions it is for, or empty for all. Versions are compared only where the id is
-            the distribution's own: a derivative counts its versions differently.
+        majors: the major versions it is for, or empty for all. Versions are compared only where the
+            id is the distribution's own: a derivative counts its versions differently.
         up_to: the last major version that it is for, or None.
         order: names of drivers, ``*`` for the others.
         because: a sentence.

@@ -1,8 +1,9 @@
-"""Finds the installed drivers: entry points of the group ``storagedrivers.drivers``, through stevedore.
+"""Finds the installed drivers: entry points of the group ``storagedrivers.drivers``, through
+stevedore.
 
-Two things of stevedore are changed here. Its cache of entry points is not used: a file planted in a cache
-directory would choose what root imports. And duplicate names are refused before anything is chosen, where
-stevedore lets the last one win.
+Two things of stevedore are changed here. Its cache of entry points is not used: a file planted in a
+cache directory would choose what root imports. And duplicate names are refused before anything is
+chosen, where stevedore lets the last one win.
 """
 
 from __future__ import annotations
@@ -56,14 +57,18 @@ class Registered:
 
 
 class Registry:
-    """The installed drivers, by name and alias; those that failed to load are kept with their failure."""
+    """The installed drivers, by name and alias; those that failed to load are kept with their
+    failure.
+    """
 
     def __init__(self, entries: Iterable[Registered]) -> None:
         self._entries = tuple(_without_conflicts(entries))
 
     @classmethod
     def discover(cls) -> Registry:
-        """Import every installed driver. A plugin that cannot be imported does not disturb the others."""
+        """Import every installed driver. A plugin that cannot be imported does not disturb the
+        others.
+        """
         return cls(_Manager().registered())
 
     def __iter__(self) -> Iterator[Registered]:
@@ -102,7 +107,9 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 def _without_conflicts(entries: Iterable[Registered]) -> Iterator[Registered]:
     """Refuse what claims a name of another; this package's own drivers keep theirs."""
-    ordered = sorted(entries, key=lambda entry: (not entry.source.startswith(_OWN), entry.name, entry.source))
+    ordered = sorted(
+        entries, key=lambda entry: (not entry.source.startswith(_OWN), entry.name, entry.source)
+    )
     counts = Counter(entry.name for entry in ordered if not entry.source.startswith(_OWN))
     taken: dict[str, str] = {}
     for entry in ordered:
@@ -137,12 +144,16 @@ class _Manager(ExtensionManager[Any]):
     def list_entry_points(self) -> list[importlib.metadata.EntryPoint]:
         return list(importlib.metadata.entry_points(group=GROUP))
 
-    def _load_one_plugin(self, ep: importlib.metadata.EntryPoint, *args: Any) -> Extension[Any]:
+    def _load_one_plugin(
+        self, ep: importlib.metadata.EntryPoint, *args: Any
+    ) -> Extension[Any] | None:
         try:
             return super()._load_one_plugin(ep, *args)
         except (KeyboardInterrupt, MemoryError):
             raise
-        except BaseException as error:  # stevedore lets AssertionError and SystemExit of an import through
+        except (
+            BaseException
+        ) as error:  # stevedore lets AssertionError and SystemExit of an import through
             raise DriverLoadError(
                 f"the plugin {ep.value} does not import: {type(error).__name__}: {error}",
                 resolution="repair or uninstall it",
@@ -159,7 +170,9 @@ class _Manager(ExtensionManager[Any]):
         for extension in self.extensions:
             source, plugin = extension.entry_point_target, extension.plugin
             if defect := _defect(extension.name, plugin):
-                failure = DriverLoadError(f"{source} is no driver: {defect}", resolution="repair or uninstall it")
+                failure = DriverLoadError(
+                    f"{source} is no driver: {defect}", resolution="repair or uninstall it"
+                )
                 yield Registered(extension.name, source, failure=failure)
             else:
                 yield Registered(extension.name, source, driver=plugin)

@@ -1,10 +1,11 @@
-"""Chooses the driver: requested, else prior, else by policy. Pure, from probed candidates to a Selection.
+"""Chooses the driver: requested, else prior, else by policy. Pure, from probed candidates to a
+Selection.
 
-1. A driver that was asked for is taken or refused; it never falls back.
-2. A graph root that holds layers of one driver goes on with it. If it does not work any more, that is an
-   error with a remedy, never a silent switch. Of several, the current one of the store's database is taken.
-3. The policy's order; the first that works.
-4. Copying is the last resort and is said: the setting ``fallback`` may warn, refuse or allow.
+1. A driver that was asked for is taken or refused; it never falls back. 2. A graph root that holds
+layers of one driver goes on with it. If it does not work any more, that is an error with a remedy,
+never a silent switch. Of several, the current one of the store's database is taken. 3. The policy's
+order; the first that works. 4. Copying is the last resort and is said: the setting ``fallback`` may
+warn, refuse or allow.
 """
 
 from __future__ import annotations
@@ -115,7 +116,9 @@ def _probe(entry: Registered, host: HostFacts) -> ProbeResult:
         return _nothing_can_be_written(host)
     try:
         return entry.driver.probe(host, Path(host.graph_root.path) / entry.name)
-    except Exception as error:  # a plugin's bug must not take the other drivers away; it is named as one
+    except (
+        Exception
+    ) as error:  # a plugin's bug must not take the other drivers away; it is named as one
         return ProbeResult.no(
             Reason.PROBE_FAILED,
             f"the probe of {entry.source} has a bug: {type(error).__name__}: {error}",
@@ -140,7 +143,9 @@ def _nothing_can_be_written(host: HostFacts) -> ProbeResult:
 
 
 def prior_drivers(graph_root: str | os.PathLike[str], names: Iterable[str]) -> tuple[str, ...]:
-    """Those of *names* that have layers under the graph root; a directory that cannot be read counts."""
+    """Those of *names* that have layers under the graph root; a directory that cannot be read
+    counts.
+    """
     return tuple(sorted(name for name in names if _has_layers(Path(graph_root) / name)))
 
 
@@ -209,7 +214,9 @@ class _Findings:
         return self._refused(
             DriverUnsupportedError(
                 f"{name} was asked for and does not work here: {_words(probe)}",
-                resolution=probe.remedy if probe and probe.remedy else "ask for another driver or for none",
+                resolution=probe.remedy
+                if probe and probe.remedy
+                else "ask for another driver or for none",
             )
         )
 
@@ -230,8 +237,8 @@ class _Findings:
             return self._chosen(name, "the graph root holds its layers", warnings)
         return self._refused(
             PriorDriverError(
-                f"{self.host.graph_root.path} holds layers of {name}, which does not work here any more:"
-                f" {_words(probe)}",
+                f"{self.host.graph_root.path} holds layers of {name}, which does not work here any"
+                f" more: {_words(probe)}",
                 resolution=(f"{probe.remedy}; or " if probe and probe.remedy else "")
                 + "start an empty store beside it: --root DIR",
             )
@@ -246,16 +253,21 @@ class _Findings:
         rule = self.policy.rule_for(self.host.os)
         where = f" for {rule.name}" if rule else ""
         selection = self._chosen(
-            candidate.driver, f"the first that works in the order of policy {self.policy.name}{where}"
+            candidate.driver,
+            f"the first that works in the order of policy {self.policy.name}{where}",
         )
         if selection.quality is not Quality.COPYING or fallback is Fallback.ALLOW:
             return selection
         if fallback is Fallback.REFUSE:
-            return self._refused(self._nothing("only copying works here, and the fallback to it is refused"))
+            return self._refused(
+                self._nothing("only copying works here, and the fallback to it is refused")
+            )
         return self._chosen(candidate.driver, selection.why, (_price(self.host),))
 
     def _nothing(self, brief: str) -> NoUsableDriverError:
-        rejected = {one.driver: one.probe.message for one in self.candidates if not one.probe.supported}
+        rejected = {
+            one.driver: one.probe.message for one in self.candidates if not one.probe.supported
+        }
         remedy = next((one.probe.remedy for one in self.candidates if one.probe.remedy), None)
         return NoUsableDriverError(brief, rejected=rejected, resolution=remedy)
 
@@ -302,10 +314,10 @@ def copied_bytes(layer_sizes: Sequence[int]) -> int:
 
 def _price(host: HostFacts) -> str:
     if host.graph_root.reflink:
-        return "only copying works; contents are shared by reflink, so it costs time and inodes for each layer"
+        return "only copying works; contents are shared by reflink: layers cost time and inodes"
     gigabyte = 1000**3
     example = copied_bytes([gigabyte // 10] * 10) / gigabyte
     return (
-        "only copying works: every layer holds all layers below it, so an image of 1 GB in 10 equal layers"
-        f" takes {example:.1f} GB, and each container of it another 1 GB"
+        "only copying works: every layer holds all layers below it, so 1 GB of image in 10 equal"
+        f" layers takes {example:.1f} GB, and each container of it another 1 GB"
     )

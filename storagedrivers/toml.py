@@ -15,7 +15,9 @@ T = TypeVar("T")
 class TomlTable:
     """One table of a file; knows its place for messages."""
 
-    def __init__(self, values: dict[str, Any], *, file: str, text: str, path: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, values: dict[str, Any], *, file: str, text: str, path: tuple[str, ...] = ()
+    ) -> None:
         self.values = values
         self._file = file
         self._text = text
@@ -54,7 +56,9 @@ class TomlTable:
             ConfigError: it is of another type.
         """
         value = self.values.get(key, default)
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool)):
+        if value is not None and (
+            not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool)
+        ):
             raise self.error(key, f"must be a {_KINDS[kind]}")
         return value
 
@@ -111,7 +115,9 @@ class TomlTable:
         return ConfigError(brief, file=self._file, line=self._line(path), key=".".join(path))
 
     def _line(self, path: tuple[str, ...]) -> int | None:
-        """The line of a key: its table's header stands before it; of several alike, the first that fits."""
+        """The line of a key: its table's header stands before it; of several alike, the first that
+        fits.
+        """
         lines = self._text.splitlines()
         start = 0
         parent = ".".join(path[:-1])
@@ -120,7 +126,9 @@ class TomlTable:
             for number, line in enumerate(lines)
             if line.strip().strip("[]").replace('"', "").replace(" ", "") == parent and "[" in line
         ]
-        pattern = re.compile(rf"\s*\[*\s*(?:[\w.\"-]+\.)?[\"']?{re.escape(path[-1])}[\"']?\s*(=|\]|\.)")
+        pattern = re.compile(
+            rf"\s*\[*\s*(?:[\w.\"-]+\.)?[\"']?{re.escape(path[-1])}[\"']?\s*(=|\]|\.)"
+        )
         for start in headers or [0]:
             for number in range(start, len(lines)):
                 if pattern.match(lines[number]):
@@ -128,4 +136,10 @@ class TomlTable:
         return headers[0] + 1 if headers else None
 
 
-_KINDS: dict[type, str] = {str: "string", int: "integer", list: "list", bool: "boolean", dict: "table"}
+_KINDS: dict[type, str] = {
+    str: "string",
+    int: "integer",
+    list: "list",
+    bool: "boolean",
+    dict: "table",
+}

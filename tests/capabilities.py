@@ -1,7 +1,7 @@
 """What this machine lets a test do: one table, probed once, that drives every skip.
 
-A test that needs something asks with :func:`need`. Where it is missing the test is skipped with the reason;
-with ``STORAGEDRIVERS_REQUIRE=all`` (CI) it fails instead.
+A test that needs something asks with :func:`need`. Where it is missing the test is skipped with the
+reason; with ``STORAGEDRIVERS_REQUIRE=all`` (CI) it fails instead.
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ CAPABILITIES: dict[str, tuple[Callable[[], bool], str]] = {
         if command
     },
     **{
-        program: (lambda program=program: shutil.which(program) is not None, f"{program} is not installed")
+        program: (
+            lambda program=program: shutil.which(program) is not None,
+            f"{program} is not installed",
+        )
         for program in ("fuse-overlayfs", "strace", "btrfs", "cp")
     },
 }

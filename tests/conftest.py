@@ -6,8 +6,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-
 from capabilities import has, need
+
 from storagedrivers.linux import namespace
 from storagedrivers.linux.mountinfo import read_mountinfo
 from storagedrivers.testing.filesystems import FILESYSTEMS, loop_filesystem
@@ -48,7 +48,9 @@ def nothing_left(
     after = _left_behind(temporary)
     after["mounts"] -= mounted_for_session
     after["loop devices"] = {
-        file for file in after["loop devices"] if f"{file.strip()[:-4]}.mount" not in mounted_for_session
+        file
+        for file in after["loop devices"]
+        if f"{file.strip()[:-4]}.mount" not in mounted_for_session
     }
     for kind, names in after.items():
         assert names <= before[kind], f"{kind} left behind: {sorted(names - before[kind])}"
@@ -58,7 +60,9 @@ def nothing_left(
 def filesystem(
     tmp_path_factory: pytest.TempPathFactory, mounted_for_session: set[str]
 ) -> Iterator[Callable[[str], Path]]:
-    """Gives the mountpoint of a filesystem by its name; each is made once, and used in subdirectories."""
+    """Gives the mountpoint of a filesystem by its name; each is made once, and used in
+    subdirectories.
+    """
     mounted: dict[str, Path] = {}
     with ExitStack() as stack:
 
@@ -75,11 +79,15 @@ def filesystem(
 
 
 @pytest.fixture
-def on_filesystem(filesystem: Callable[[str], Path], request: pytest.FixtureRequest) -> Callable[[str], Path]:
+def on_filesystem(
+    filesystem: Callable[[str], Path], request: pytest.FixtureRequest
+) -> Callable[[str], Path]:
     """Gives an empty directory on a filesystem by its name."""
 
     def get(name: str) -> Path:
-        directory = filesystem(name) / f"test-{abs(hash(request.node.nodeid)):x}-{os.urandom(2).hex()}"
+        directory = (
+            filesystem(name) / f"test-{abs(hash(request.node.nodeid)):x}-{os.urandom(2).hex()}"
+        )
         directory.mkdir()
         return directory
 

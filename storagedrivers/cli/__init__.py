@@ -1,1 +1,3 @@
-"""The command line: one module for each noun, and :mod:`.output`. The only place that prints or exits."""
+"""The command line: one module for each noun, and :mod:`.output`. The only place that prints or
+exits.
+"""

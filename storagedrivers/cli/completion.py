@@ -1,4 +1,6 @@
-"""Print a completion script, for example: storagedrivers completion bash > /etc/bash_completion.d/storagedrivers."""
+"""Print a completion script, for example: storagedrivers completion bash >
+/etc/bash_completion.d/storagedrivers.
+"""
 
 from __future__ import annotations
 

@@ -38,7 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def add_facts_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--facts``, for commands that can look at another host."""
     parser.add_argument(
-        "--facts", metavar="FILE", help="a host recorded with 'storagedrivers facts', or - for standard input"
+        "--facts",
+        metavar="FILE",
+        help="a host recorded with 'storagedrivers facts', or - for standard input",
     )
 
 
@@ -72,7 +74,7 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
         host=host,
         requested=requested,
         prior=() if host.recorded else prior_drivers(host.graph_root.path, registry.drivers()),
-        fallback=Fallback(config.fallback.value),
+        fallback=Fallback(config.fallback.value or Fallback.WARN),
     )
     if arguments.json:
         output.document(as_document(selection, host))
@@ -119,7 +121,11 @@ def as_document(selection: Selection, host: HostFacts) -> dict[str, Any]:
 def _print(selection: Selection, host: HostFacts) -> None:
     root = host.graph_root
     where = f"{root.path} on {root.filesystem or 'an unknown filesystem'}"
-    missing = "" if root.probed == root.path or host.recorded else f" (not there yet; tried in {root.probed})"
+    missing = (
+        ""
+        if root.probed == root.path or host.recorded
+        else f" (not there yet; tried in {root.probed})"
+    )
     output.line(f"{host.os.name}, kernel {host.kernel}; graph root {where}{missing}")
     output.line(f"{selection.chosen or 'no driver'}: {selection.why}")
     output.line()

@@ -18,7 +18,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verbs."""
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     verbs.add_parser("ls", help="all of them, those that failed to load too")
-    inspector = verbs.add_parser("inspect", help="one driver: what it is, and its answer for this host")
+    inspector = verbs.add_parser(
+        "inspect", help="one driver: what it is, and its answer for this host"
+    )
     inspector.add_argument("name", metavar="DRIVER")
     add_facts_option(inspector)
 
@@ -34,7 +36,7 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
 
 
 def _list(registry: Registry, *, as_json: bool) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "driver": entry.name,
             "aliases": list(entry.driver.aliases) if entry.driver else [],

@@ -1,4 +1,6 @@
-"""Entry of the program: finds the command, builds its parser only, runs it, turns errors into exit codes."""
+"""Entry of the program: finds the command, builds its parser only, runs it, turns errors into exit
+codes.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ COMMANDS = {
     "policy": "the orders in which drivers are tried",
     "completion": "print a completion script for a shell",
 }
-"""Each is a module of this package with ``configure(parser)`` and ``run(arguments, config) -> exit code``."""
+"""Each is a module of this package with ``configure(parser)`` and ``run(arguments, config) -> exit
+code``.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

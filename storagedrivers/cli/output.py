@@ -24,7 +24,9 @@ def warning(text: str) -> None:
 
 
 def error(problem: Exception) -> None:
-    """Print an error: one sentence with the cause, then details and what to do, to standard error."""
+    """Print an error: one sentence with the cause, then details and what to do, to standard
+    error.
+    """
     note(f"storagedrivers: {problem}")
     details = getattr(problem, "details", None)
     for detail in details.splitlines() if details else ():
@@ -46,7 +48,9 @@ def discard() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, marked: int | None = None) -> None:
+def table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], *, marked: int | None = None
+) -> None:
     """Print a table; lines in a cell stay lines.
 
     Args:

@@ -1,7 +1,9 @@
-"""Run the conformance kit for a driver: its contracts, on this host, on the filesystem of the graph root.
+"""Run the conformance kit for a driver: its contracts, on this host, on the filesystem of the graph
+root.
 
-Everything happens in a scratch directory that is removed, and in a mount namespace of its own.
-Exit codes: 0 all contracts that could be tried are kept, 1 one is broken or the driver does not work here.
+Everything happens in a scratch directory that is removed, and in a mount namespace of its own. Exit
+codes: 0 all contracts that could be tried are kept, 1 one is broken or the driver does not work
+here.
 """
 
 from __future__ import annotations
@@ -54,7 +56,11 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
                 output.line(f"{'':<15} {line}")
     counts = {outcome: sum(one.outcome is outcome for one in results) for outcome in Outcome}
     if arguments.json:
-        document = {"schema": 1, "driver": driver.name, "contracts": [asdict(one) for one in results]}
+        document = {
+            "schema": 1,
+            "driver": driver.name,
+            "contracts": [asdict(one) for one in results],
+        }
         output.document(document)
     else:
         output.line()

@@ -1,1 +1,3 @@
-"""The four drivers of the package; reached through the entry points ``storagedrivers.drivers`` only."""
+"""The four drivers of the package; reached through the entry points ``storagedrivers.drivers``
+only.
+"""

@@ -19,9 +19,7 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -39,6 +37,7 @@ from storagedrivers.driver import (
     StorageDriver,
     Usage,
     WhiteoutFormat,
+    bind,
     kernel_obstacle,
 )
 from storagedrivers.errors import (
@@ -49,7 +48,7 @@ from storagedrivers.errors import (
     NotFoundError,
     ReadOnlyError,
 )
-from storagedrivers.linux import copy, holders, mount, namespace, tree
+from storagedrivers.linux import aufs, copy, holders, mount, namespace, tree, trial
 from storagedrivers.linux.mountinfo import find_mount, read_mountinfo
 from storagedrivers.linux.scratch import scratch_directory
 
@@ -74,9 +73,6 @@ _XINO_DIRECTORIES = ("/dev/shm", "/run")
 
 _CAPABILITIES = frozenset({Capability.CHANGESET, Capability.CHEAP_FORK})
 
-_READS = 25  # of a superblock that does not answer
-_PAUSE = 0.02
-
 _ELSEWHERE = "put the graph root on ext4 or xfs"
 _OUTSIDE = "mount a volume or a tmpfs at the graph root, or choose --root DIR on another filesystem"
 
@@ -99,8 +95,7 @@ class Aufs(StorageDriver):
     name = "aufs"
     max_lowers = _MAX_BRANCHES - 1
 
-    sysfs: ClassVar[Path] = Path("/sys/fs/aufs")
-    """Where the kernel shows aufs superblocks and their branches."""
+    sysfs: ClassVar[Path] = aufs.SYSFS
 
     @classmethod
     def probe(cls, host: HostFacts, home: Path) -> ProbeResult:
@@ -149,7 +144,7 @@ class Aufs(StorageDriver):
         if not read_only and self._seal_mark(layer).exists():
             raise ReadOnlyError(f"layer {layer} is sealed", resolution="create a layer above it")
         if not lowers:
-            return (Mount("bind", diff, options=("bind", "ro" if read_only else "rw")),)
+            return (bind(diff, read_only=read_only),)
         # The first branch is writable unless it says otherwise. In one that is plain ``ro``, aufs
         # does not look for whiteouts.
         branches = [f"{diff}={'ro+wh' if read_only else 'rw'}"]
@@ -164,7 +159,7 @@ class Aufs(StorageDriver):
         mark = self._seal_mark(layer)
         if mark.exists():
             return
-        if users := [*find_writing_mounts(self.sysfs, diff), *holders.find_writers(diff)]:
+        if users := [*aufs.find_writing_mounts(self.sysfs, diff), *holders.find_writers(diff)]:
             raise InUseError(
                 f"layer {layer} is still in use",
                 holders=users,
@@ -365,69 +360,6 @@ def _remove_own_files(diff: str) -> None:
         os.close(fd)
 
 
-# Who writes to a layer
-
-
-def find_writing_mounts(sysfs: Path, diff: str) -> list[str]:
-    """The living aufs superblocks that have *diff* as a writable branch: a sentence each.
-
-    A superblock lives while it is mounted in any namespace or something in it is open, so this sees
-    lazy unmounts too. /proc does not: a file in an aufs is on the device of the aufs.
-    """
-    try:
-        names = [name for name in os.listdir(sysfs) if name.startswith("si_")]
-    except FileNotFoundError:
-        return []  # no aufs in this kernel
-    users = []
-    for name in names:
-        branches = _read_branches(sysfs / name)
-        if branches is None:
-            users.append(f"perhaps {_describe(name)}: it does not tell its branches")
-        elif any(_is_writable_branch(branch, diff) for branch in branches):
-            users.append(_describe(name))
-    return users
-
-
-def _read_branches(superblock: Path) -> list[str] | None:
-    """The branches as ``PATH=PERMISSIONS``: none of one that is gone, None if it does not tell.
-
-    While a superblock is mounted or remounted it has no branches yet, or reading them is EBUSY;
-    with the module's parameter ``brs=0`` it never has any.
-    """
-    for _ in range(_READS):
-        with suppress(OSError):  # not read is not proven unused
-            names = [name for name in os.listdir(superblock) if re.fullmatch(r"br\d+", name)]
-            if names:
-                return [_read_branch(superblock / name) for name in names]
-        if not superblock.exists():
-            return []
-        time.sleep(_PAUSE)
-    return None
-
-
-def _read_branch(file: Path) -> str:
-    raw = file.read_bytes().rstrip(b"\n")
-    # Blanks, control characters and backslashes are in octal.
-    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), raw))
-
-
-def _is_writable_branch(branch: str, diff: str) -> bool:
-    path, _, permissions = branch.rpartition("=")
-    if permissions.partition("+")[0] != "rw":
-        return False
-    try:
-        return os.path.samefile(path, diff)
-    except OSError:
-        return False  # what cannot be looked at is another directory
-
-
-def _describe(superblock: str) -> str:
-    option = superblock.replace("_", "=", 1)  # si_1f2e is si=1f2e among the options of its mounts
-    places = [entry.mountpoint for entry in read_mountinfo() if option in entry.options]
-    where = f"mounted at {', '.join(places)}" if places else "not mounted in this namespace"
-    return f"aufs {option}, {where}"
-
-
 # Probing
 
 
@@ -439,7 +371,7 @@ def _kernel_obstacle(host: HostFacts) -> ProbeResult | None:
     """The obstacles of any filesystem, with remedies for one that most kernels never had."""
     obstacle = kernel_obstacle(host, "aufs")
     if obstacle and obstacle.reason is Reason.NO_KERNEL_SUPPORT:
-        return replace(obstacle, remedy=_kernel_remedy(host), predicted=host.recorded)
+        return replace(obstacle, remedy=_kernel_remedy(host))
     if obstacle and obstacle.reason is Reason.NO_PERMISSION:
         return replace(obstacle, remedy="run as root, outside of a user namespace")
     if obstacle is None and host.user_namespace:
@@ -468,7 +400,7 @@ def _path_obstacle(host: HostFacts, home: Path) -> ProbeResult | None:
     if not complaint:
         return None
     return ProbeResult.no(
-        Reason.WRONG_BACKING_FS,
+        Reason.UNSUITABLE_PATH,
         complaint,
         remedy=_PLAIN_ROOT,
         evidence=_evidence(host),
@@ -540,10 +472,11 @@ def _refusal(host: HostFacts, error: OSError) -> ProbeResult:
 
 def _try_aufs(scratch: Path) -> tuple[str, bool]:
     """Mount in two calls, delete and list; what is wrong, or nothing; whether it takes dirperm1."""
-    for name in ("one/gone", "two/gone", "upper", "merged"):
-        (scratch / name).mkdir(parents=True)
-    for name in ("one/gone/child", "one/hidden", "two/.wh.hidden", "two/file"):
+    trial.make_lowers(scratch / "one", scratch / "two")
+    for name in ("one/hidden", "two/.wh.hidden"):
         (scratch / name).touch()
+    for name in ("upper", "merged"):
+        (scratch / name).mkdir()
     dirperm1 = _takes_dirperm1(scratch)
     xino = _xino_options(_find_xino_directory(), scratch.name, read_only=False)
     plan = plan_mounts(
@@ -554,21 +487,7 @@ def _try_aufs(scratch: Path) -> tuple[str, bool]:
     )
     # Unmounted here rather than with the namespace: aufs finishes its work before the branches go.
     with mount.mounted(plan, scratch / "merged"):
-        return _delete_in(scratch / "merged"), dirperm1
-
-
-def _delete_in(merged: Path) -> str:
-    """Delete what the lower branches of the trial hold; what is wrong, or nothing."""
-    try:
-        (merged / "file").unlink()
-        (merged / "gone/child").unlink()
-        (merged / "gone").rmdir()
-        (merged / "gone").mkdir()
-    except OSError as error:
-        return f"deleting in it failed: {os.strerror(error.errno or 0)}"
-    if os.listdir(merged) != ["gone"] or os.listdir(merged / "gone"):
-        return "deleted names stay visible in it"
-    return ""
+        return trial.delete_and_list(scratch / "merged"), dirperm1
 
 
 def _takes_dirperm1(scratch: Path) -> bool:

@@ -3,10 +3,11 @@
 ::
 
     <home>/<layer id>/fs         a subvolume that may be written to
-    <home>/<layer id>/sealed     a read-only snapshot of it, once the layer is sealed; then fs is gone
+    <home>/<layer id>/sealed     a read-only snapshot of it, once it is sealed; then fs is gone
 
-Sealing takes a read-only snapshot instead of setting the flag on the subvolume: a descriptor that was
-opened for writing before goes on writing to a subvolume that was made read-only (seen on Linux 6.18).
+Sealing takes a read-only snapshot instead of setting the flag on the subvolume: a descriptor that
+was opened for writing before goes on writing to a subvolume that was made read-only (seen on Linux
+6.18).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from storagedrivers.driver import (
     ProbeResult,
     Reason,
     StorageDriver,
+    bind,
     kernel_obstacle,
 )
 from storagedrivers.errors import (
@@ -62,8 +64,8 @@ class BtrfsSnapshot(StorageDriver):
         if filesystem != "btrfs":
             return ProbeResult.no(
                 Reason.WRONG_BACKING_FS,
-                f"the graph root {host.graph_root.path} is on {filesystem or 'an unknown filesystem'},"
-                " and snapshots need btrfs",
+                f"the graph root {host.graph_root.path} is on"
+                f" {filesystem or 'an unknown filesystem'}, and snapshots need btrfs",
                 remedy="put the graph root on a btrfs filesystem",
                 evidence={"filesystem": filesystem},
                 predicted=host.recorded,
@@ -90,7 +92,7 @@ class BtrfsSnapshot(StorageDriver):
             refused = error.errno in (errno.EPERM, errno.EACCES)
             return ProbeResult.no(
                 Reason.NO_PERMISSION if refused else Reason.TRIAL_FAILED,
-                f"making and deleting a snapshot in {directory} failed: {os.strerror(error.errno or 0)}",
+                f"a trial snapshot in {directory} failed: {os.strerror(error.errno or 0)}",
                 remedy="mount the filesystem with user_subvol_rm_allowed, or run as root"
                 if refused
                 else "look at the kernel's log: dmesg | grep -i btrfs",
@@ -149,7 +151,7 @@ class BtrfsSnapshot(StorageDriver):
         root = self._root(layer)
         if not read_only and root.name == "sealed":
             raise ReadOnlyError(f"layer {layer} is sealed", resolution="create a layer above it")
-        return (Mount("bind", str(root), options=("bind", "ro" if read_only else "rw")),)
+        return (bind(root, read_only=read_only),)
 
     def seal(self, layer: str, lowers: Sequence[str]) -> None:
         """Replace the subvolume by a read-only snapshot of itself.
@@ -184,13 +186,15 @@ class BtrfsSnapshot(StorageDriver):
         if nested:
             names = ", ".join("/" + os.path.join(*one) for one in nested[:5])
             raise StoreError(
-                f"layer {layer} holds {len(nested)} btrfs subvolumes of its own, and a snapshot would"
-                f" leave them out: {names}",
+                f"layer {layer} holds {len(nested)} btrfs subvolumes of its own, and a snapshot"
+                f" would leave them out: {names}",
                 resolution="delete them in the container, or copy them to plain directories",
             )
 
     def delete(self, parent_fd: int, name: str) -> None:
-        """Delete the subvolumes, then the directory. Their space returns when the kernel's cleaner runs."""
+        """Delete the subvolumes, then the directory. Their space returns when the kernel's cleaner
+        runs.
+        """
         try:
             fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent_fd)
         except FileNotFoundError:

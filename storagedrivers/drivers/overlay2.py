@@ -4,11 +4,11 @@
 
     <home>/<layer id>/diff/      only this layer's changes, whiteouts as devices 0:0
     <home>/<layer id>/work/      overlay's own; there as long as the layer may be written to
-    <home>/l/<short>             symlink to ../<layer id>/diff: short paths for the options of mount(2)
+    <home>/l/<short>             symlink to ../<layer id>/diff: short paths for mount(2)
 
-Every mount says ``index=off,redirect_dir=nofollow,metacopy=off``, whatever the module's defaults: index keeps
-part of the diff in the work directory, redirects and metacopy make files that mean nothing by themselves. A
-redirect that an image brings along is not followed either.
+Every mount says ``index=off,redirect_dir=nofollow,metacopy=off``, whatever the module's defaults:
+index keeps part of the diff in the work directory, redirects and metacopy make files that mean
+nothing by themselves. A redirect that an image brings along is not followed either.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from storagedrivers.driver import (
     StorageDriver,
     Usage,
     WhiteoutFormat,
+    bind,
     kernel_obstacle,
 )
 from storagedrivers.errors import (
@@ -40,7 +41,7 @@ from storagedrivers.errors import (
     ReadOnlyError,
     StoreError,
 )
-from storagedrivers.linux import copy, holders, mount, namespace, overlay, tree
+from storagedrivers.linux import copy, holders, mount, namespace, overlay, tree, trial
 from storagedrivers.linux.scratch import scratch_directory
 
 _LINKS = "l"
@@ -52,7 +53,21 @@ _CAPABILITIES = frozenset({Capability.CHANGESET, Capability.CHEAP_FORK})
 _MULTIPLE_LOWERS = (4, 0)  # Linux 4.0
 _RHEL_BACKPORT = 514  # 3.10.0-514.el7: docs.docker.com, OverlayFS storage driver, prerequisites
 _USER_NAMESPACE = (5, 11)  # Linux 5.11 lets a user namespace mount overlay
-_NO_UPPER = ("9p", "afs", "aufs", "beegfs", "ceph", "cifs", "ecryptfs", "gpfs", "lustre", "nfs", "nfs4", "smb3", "vfat")
+_NO_UPPER = (
+    "9p",
+    "afs",
+    "aufs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "ecryptfs",
+    "gpfs",
+    "lustre",
+    "nfs",
+    "nfs4",
+    "smb3",
+    "vfat",
+)
 
 
 class Overlay2(StorageDriver):
@@ -106,21 +121,22 @@ class Overlay2(StorageDriver):
         if not read_only and not writable:
             raise ReadOnlyError(f"layer {layer} is sealed", resolution="create a layer above it")
         if not lowers:
-            options = ("bind", "ro" if read_only else "rw")
-            return (Mount("bind", self._diff(layer), options=options),)
+            return (bind(self._diff(layer), read_only=read_only),)
         if read_only:
-            options = (f"lowerdir={self._lowerdir((layer, *lowers))}", "ro")
+            options = [f"lowerdir={self._lowerdir((layer, *lowers))}", "ro"]
         else:
-            options = (
+            options = [
                 f"lowerdir={self._lowerdir(lowers)}",
                 f"upperdir={mount.escape(self._diff(layer))}",
                 f"workdir={mount.escape(self._work(layer))}",
                 *self._volatile(layer, scratch=scratch),
-            )
+            ]
         return (Mount("overlay", "overlay", options=(*options, *self._features())),)
 
     def seal(self, layer: str, lowers: Sequence[str]) -> None:
-        """Prove that no mount uses the directory as its upper, then take the work directory away."""
+        """Prove that no mount uses the directory as its upper, then take the work directory
+        away.
+        """
         if not self._is_writable(layer):
             return
         diff = self._diff(layer)
@@ -141,7 +157,9 @@ class Overlay2(StorageDriver):
             os.close(fd)
 
     def remove(self, layer: str) -> None:
-        """As for any driver; the short link goes first, since a layer without one can be removed again."""
+        """As for any driver; the short link goes first, since a layer without one can be removed
+        again.
+        """
         with suppress(FileNotFoundError):
             os.unlink(self._link(layer))
         super().remove(layer)
@@ -173,12 +191,14 @@ class Overlay2(StorageDriver):
         return _features(user_namespace=self._user_namespace)
 
     def _volatile(self, layer: str, *, scratch: bool) -> tuple[str, ...]:
-        """``volatile`` leaves a mark in the work directory that forbids the next mount, after a crash or not."""
+        """``volatile`` leaves a mark in the work directory that forbids the next mount, after a
+        crash or not.
+        """
         mark = os.path.join(self._work(layer), "work/incompat/volatile")
         if os.path.lexists(mark):
             if not scratch:
                 raise StoreError(
-                    f"layer {layer} was mounted as scratch, so files in it may never have reached the disk",
+                    f"layer {layer} was mounted as scratch: its files may not be on the disk",
                     resolution="mount it as scratch again, or remove it",
                 )
             with suppress(FileNotFoundError):
@@ -205,7 +225,8 @@ class Overlay2(StorageDriver):
         return ":".join(mount.escape(self._checked_link(layer)) for layer in layers)
 
     def _link(self, layer: str) -> str:
-        # 64 bits of a hash: the name needs no file that remembers it, and a chance collision fails loudly.
+        # 64 bits of a hash: the name needs no file that remembers it, and a chance collision fails
+        # loudly.
         short = hashlib.sha256(self.layer_path(layer).name.encode()).hexdigest()[:16]
         return f"{self.home}/{_LINKS}/{short}"
 
@@ -267,7 +288,8 @@ def _backing_obstacle(host: HostFacts) -> ProbeResult | None:
         )
     stacked = root.filesystem in _NO_UPPER
     untried = host.recorded and (
-        root.filesystem.startswith("fuse") or (root.filesystem == "zfs" and not root.rename_whiteout)
+        root.filesystem.startswith("fuse")
+        or (root.filesystem == "zfs" and not root.rename_whiteout)
     )
     if stacked or untried:
         return no(
@@ -279,13 +301,13 @@ def _backing_obstacle(host: HostFacts) -> ProbeResult | None:
         return no(
             Reason.NO_D_TYPE,
             f"{where} without d_type: deleted files would stay visible",
-            "make the filesystem anew with types in directory entries: mkfs.xfs -n ftype=1, or mkfs.ext4 -O filetype",
+            "make it anew with types in directories: mkfs.xfs -n ftype=1, mkfs.ext4 -O filetype",
         )
-    attribute = root.user_xattr if host.user_namespace else root.trusted_xattr
-    if attribute is False:
+    kind = "user" if host.user_namespace else "trusted"
+    if getattr(root, f"{kind}_xattr") is False:
         return no(
             Reason.NO_XATTR,
-            f"{where}, which keeps no {'user' if host.user_namespace else 'trusted'} extended attributes",
+            f"{where}, which keeps no {kind} extended attributes",
             "put the graph root on ext4, xfs or btrfs",
         )
     return None
@@ -297,7 +319,7 @@ def _age_obstacle(host: HostFacts) -> ProbeResult | None:
     if version < _MULTIPLE_LOWERS and not _has_backport(host.kernel):
         return ProbeResult.no(
             Reason.KERNEL_TOO_OLD,
-            f"kernel {host.kernel} stacks two layers only; many need Linux 4.0 or RHEL's 3.10.0-514",
+            f"kernel {host.kernel} stacks two layers only; more need Linux 4.0 (RHEL 3.10.0-514)",
             remedy="upgrade the kernel",
             predicted=True,
         )
@@ -314,7 +336,9 @@ def _age_obstacle(host: HostFacts) -> ProbeResult | None:
 def _has_backport(kernel: str) -> bool:
     base, _, rest = kernel.partition("-")
     build = rest.partition(".")[0]
-    return base == "3.10.0" and ".el7" in kernel and build.isdigit() and int(build) >= _RHEL_BACKPORT
+    return (
+        base == "3.10.0" and ".el7" in kernel and build.isdigit() and int(build) >= _RHEL_BACKPORT
+    )
 
 
 def _trial(host: HostFacts) -> ProbeResult:
@@ -374,11 +398,10 @@ def _refusal(host: HostFacts, error: OSError) -> ProbeResult:
 
 
 def _try_overlay(scratch: Path, *, user_namespace: bool) -> str:
-    """Mount, delete and list, since some filesystems mount and fail later; what is wrong, or nothing."""
-    for name in ("one/gone", "two/gone", "upper", "work", "merged"):
-        (scratch / name).mkdir(parents=True)
-    (scratch / "one/gone/child").touch()
-    (scratch / "two/file").touch()
+    """Mount, delete and list; what is wrong, or nothing."""
+    trial.make_lowers(scratch / "one", scratch / "two")
+    for name in ("upper", "work", "merged"):
+        (scratch / name).mkdir()
     merged = scratch / "merged"
     with suppress(OSError):  # loads the module, so that its parameters tell which options it knows
         mount.mount(Mount("overlay", "overlay"), merged)
@@ -390,13 +413,4 @@ def _try_overlay(scratch: Path, *, user_namespace: bool) -> str:
         *_features(user_namespace=user_namespace),
     )
     mount.mount(Mount("overlay", "overlay", options=options), merged)
-    try:
-        (merged / "file").unlink()
-        (merged / "gone/child").unlink()
-        (merged / "gone").rmdir()
-        (merged / "gone").mkdir()
-    except OSError as error:
-        return f"deleting in it failed: {os.strerror(error.errno or 0)}"
-    if os.listdir(merged) != ["gone"] or os.listdir(merged / "gone"):
-        return "deleted names stay visible in it"
-    return ""
+    return trial.delete_and_list(merged)

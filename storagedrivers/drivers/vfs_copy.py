@@ -5,7 +5,8 @@
     <home>/<layer id>/fs/        the whole tree
     <home>/<layer id>/sealed     there once the layer is read-only
 
-On a filesystem with reflinks the copy shares its contents with the original and costs inodes and time only.
+On a filesystem with reflinks the copy shares its contents with the original and costs inodes and
+time only.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from storagedrivers.driver import Capability, HostFacts, Mount, ProbeResult, StorageDriver
+from storagedrivers.driver import Capability, HostFacts, Mount, ProbeResult, StorageDriver, bind
 from storagedrivers.errors import InUseError, ReadOnlyError
 from storagedrivers.linux import copy, holders
 
@@ -61,7 +62,7 @@ class VfsCopy(StorageDriver):
         self.require(layer, *lowers)
         if not read_only and self._seal_mark(layer).exists():
             raise ReadOnlyError(f"layer {layer} is sealed", resolution="create a layer above it")
-        return (Mount("bind", str(self._root(layer)), options=("bind", "ro" if read_only else "rw")),)
+        return (bind(self._root(layer), read_only=read_only),)
 
     def seal(self, layer: str, lowers: Sequence[str]) -> None:
         """Mark the layer, once nobody has its tree mounted or open for writing."""

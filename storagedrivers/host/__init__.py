@@ -1,7 +1,7 @@
 """What is known of a host: :class:`HostFacts`, read from a root directory or from JSON.
 
-Parsing is pure and works on a recorded root directory as on ``/``. Only :mod:`.measure` writes: a scratch
-directory on the filesystem of the graph root, removed at once.
+Parsing is pure and works on a recorded root directory as on ``/``. Only :mod:`.measure` writes: a
+scratch directory on the filesystem of the graph root, removed at once.
 """
 
 from storagedrivers.host.facts import Disk, GraphRoot, HostFacts, OsRelease

@@ -103,7 +103,8 @@ class HostFacts:
         container: what it runs in (``docker``, ``podman``, ``lxc``, …), or empty.
         memory_bytes: physical memory, or None.
         disks: mounted local filesystems.
-        recorded: the facts came from a file, so nothing can be tried; not part of the JSON document.
+        recorded: the facts came from a file, so nothing can be tried; not part of the JSON
+            document.
     """
 
     system: str = "Linux"
@@ -143,12 +144,15 @@ class HostFacts:
         Keys that are missing take their defaults, for hosts described by hand.
 
         Raises:
-            ConfigError: no JSON, an unknown key, a value of the wrong type; with file, line and key.
+            ConfigError: no JSON, an unknown key, a value of the wrong type; with file, line and
+                key.
         """
         try:
             document = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ConfigError(f"not valid JSON: {error.msg}", file=file, line=error.lineno) from error
+            raise ConfigError(
+                f"not valid JSON: {error.msg}", file=file, line=error.lineno
+            ) from error
         reader = _Reader(text, file)
         if not isinstance(document, dict):
             raise ConfigError("not a JSON object", file=file, line=1)

@@ -37,8 +37,8 @@ def measure(directory: str) -> tuple[str, dict[str, bool | None]]:
     """Try the features of the filesystem that *directory* lies on.
 
     Returns:
-        A reason code why nothing can be written there (or an empty string), and the features by the names
-        of :class:`~storagedrivers.host.GraphRoot`; None for what could not be tried.
+        A reason code why nothing can be written there (or an empty string), and the features by the
+        names of :class:`~storagedrivers.host.GraphRoot`; None for what could not be tried.
 
     Raises:
         OSError: the scratch directory failed in a way that says nothing about the filesystem.

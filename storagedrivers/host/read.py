@@ -9,21 +9,25 @@ from pathlib import Path
 
 from storagedrivers.errors import GraphRootError
 from storagedrivers.host.facts import Disk, GraphRoot, HostFacts, OsRelease
-from storagedrivers.linux.mountinfo import find_mount, read_mountinfo
 from storagedrivers.linux import namespace, syscalls
+from storagedrivers.linux.mountinfo import find_mount, read_mountinfo
 
 ASKED_FILESYSTEMS = ("aufs", "btrfs", "erofs", "fuse", "overlay", "squashfs", "xfs", "zfs")
-"""What is looked up among the modules when the kernel does not have it; a module has the filesystem's name."""
+"""What is looked up among the modules when the kernel does not have it; a module has the
+filesystem's name.
+"""
 
 
 def read_host(graph_root: str | os.PathLike[str], *, root: str = "/") -> HostFacts:
     """Read the facts of the host below *root*, for a store at *graph_root*.
 
-    Only on the live root (``/``) is anything measured: in a scratch directory on the filesystem of the graph
-    root, or of its nearest ancestor that exists. A recorded root gives facts marked as recorded.
+    Only on the live root (``/``) is anything measured: in a scratch directory on the filesystem of
+    the graph root, or of its nearest ancestor that exists. A recorded root gives facts marked as
+    recorded.
 
     Raises:
-        GraphRootError: the graph root, or what stands where its ancestor should, is not a directory.
+        GraphRootError: the graph root, or what stands where its ancestor should, is not a
+            directory.
         OSError: /proc is there and cannot be read.
     """
     live = os.path.abspath(root) == "/"
@@ -67,17 +71,17 @@ def _with_live_facts(facts: HostFacts) -> HostFacts:
 
     graph_root = facts.graph_root
     problem, features = measure(graph_root.probed)
+    graph_root = replace(graph_root, problem=problem)
     space = os.statvfs(graph_root.probed)
     return replace(
         facts,
         graph_root=replace(
             graph_root,
-            problem=problem,
             total_bytes=space.f_blocks * space.f_frsize,
             free_bytes=space.f_bavail * space.f_frsize,
             total_inodes=space.f_files,
             free_inodes=space.f_favail,
-            **features,
+            **features,  # type: ignore[arg-type]  # all bool or None
         ),
         uid=os.geteuid(),
         user_namespace=namespace.in_user_namespace(),

@@ -73,7 +73,9 @@ def delete_subvolume(parent_fd: int, name: str) -> None:
 
 
 def _delete_nested(parent_fd: int, name: str) -> None:
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+    fd = os.open(
+        name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd
+    )
     try:
         _make_writable(fd)  # nothing can be deleted from a read-only subvolume
         for directory, child in nested_subvolumes(fd):
@@ -152,7 +154,8 @@ def limit_size(fd: int, size: int) -> None:
     Raises:
         OSError: ENOTCONN or EINVAL where quotas are not enabled on the filesystem.
     """
-    # struct btrfs_ioctl_qgroup_limit_args: qgroupid 0 is the subvolume's own; then flags and the limits.
+    # struct btrfs_ioctl_qgroup_limit_args: qgroupid 0 is the subvolume's own; then flags and the
+    # limits.
     limits = struct.pack("=QQQQQQ", 0, _QGROUP_LIMIT_MAX_RFER, size, 0, 0, 0)
     ioctl.ioctl(fd, _QGROUP_LIMIT, bytearray(limits))
 

@@ -1,11 +1,13 @@
 """Copies directory trees with everything that a layer can hold.
 
-Kept: contents with holes, owners, modes, nanosecond times of modification, extended attributes with ACLs and
-file capabilities, hard links within the tree, symlinks, devices, fifos, sockets, names in any bytes, any
-depth. Contents are shared where the filesystem can (FICLONE), else copied inside the kernel.
+Kept: contents with holes, owners, modes, nanosecond times of modification, extended attributes with
+ACLs and file capabilities, hard links within the tree, symlinks, devices, fifos, sockets, names in
+any bytes, any depth. Contents are shared where the filesystem can (FICLONE), else copied inside the
+kernel.
 
-The order for each file matters: contents, owner (it clears setuid and capabilities), mode, ACLs (they rewrite
-the group bits), other attributes, times. A directory gets its own after its last child.
+The order for each file matters: contents, owner (it clears setuid and capabilities), mode, ACLs
+(they rewrite the group bits), other attributes, times. A directory gets its own after its last
+child.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ _NO_XATTRS = (errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def copy_tree(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> bool:
-    """Copy what is in the directory *source*, and its own metadata, to the empty directory *target*.
+    """Copy what is in the directory *source*, and its own metadata, to the empty directory
+    *target*.
 
     Returns:
         Whether all contents are shared with the source (reflinks) rather than copied.
@@ -53,7 +56,9 @@ class _Directory:
 
     __slots__ = ("children", "name", "parent", "source_fd", "status", "target_fd")
 
-    def __init__(self, source_fd: int, target_fd: int, parent: _Directory | None, name: str) -> None:
+    def __init__(
+        self, source_fd: int, target_fd: int, parent: _Directory | None, name: str
+    ) -> None:
         self.source_fd = source_fd
         self.target_fd = target_fd
         self.parent = parent
@@ -350,4 +355,3 @@ def _xattr_order(name: str) -> int:
     if name.startswith("system.posix_acl_"):
         return 0
     return 2 if name == "security.capability" else 1
-

@@ -1,8 +1,8 @@
 """Finds who may still write to a directory tree: mounts of it in any namespace, and processes.
 
-Matching goes by device, mount id and inode, not by path alone: after a lazy unmount /proc shows paths such as
-``/file``. What no file of /proc shows stays unseen: descriptors in flight in a socket, loop devices, and
-processes of other users for who is not root.
+Matching goes by device, mount id and inode, not by path alone: after a lazy unmount /proc shows
+paths such as ``/file``. What no file of /proc shows stays unseen: descriptors in flight in a
+socket, loop devices, and processes of other users for who is not root.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from storagedrivers.linux.mountinfo import MountEntry, find_mount, is_below, rea
 def find_writers(path: str | os.PathLike[str]) -> list[str]:
     """Who may still write to the tree at *path*: a sentence each, with pid and program.
 
-    A mount of the tree counts, read-only or not, and a directory that a process has open, as its working
-    directory for one. An empty list is proof as far as /proc goes.
+    A mount of the tree counts, read-only or not, and a directory that a process has open, as its
+    working directory for one. An empty list is proof as far as /proc goes.
 
     Raises:
         FileNotFoundError: the tree is not there.
@@ -81,7 +81,11 @@ class _Search:
             return False
         shown = os.readlink(link)
         mount = find_mount(mounts.values(), shown) if mount_id is None else mounts.get(mount_id)
-        if mount is not None and is_below(shown, mount.mountpoint) and not self._is_detached(link, mount_id):
+        if (
+            mount is not None
+            and is_below(shown, mount.mountpoint)
+            and not self._is_detached(link, mount_id)
+        ):
             return mount.device == self.mount_device and is_below(
                 _path_in_filesystem(shown, mount), self.fs_path
             )

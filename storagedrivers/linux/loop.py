@@ -15,7 +15,8 @@ _SET_FD = 0x4C00
 _SET_STATUS64 = 0x4C04
 _AUTOCLEAR = 4
 
-# struct loop_info64: device, inode, rdevice, offset, sizelimit; number, encryption type and key size, flags; names.
+# struct loop_info64: device, inode, rdevice, offset, sizelimit; number, encryption type and key
+# size, flags; names.
 _INFO64 = struct.Struct("=5Q4I64s64s32s2Q")
 
 

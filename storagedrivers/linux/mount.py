@@ -1,8 +1,9 @@
 """Applies :class:`~storagedrivers.model.Mount` values, and takes them away again.
 
-Overlay goes through fsopen(2) and ``lowerdir+`` where the kernel has it: 500 lowers of any path length.
-Older kernels get mount(2), whose options must fit into a page; then the paths are made relative to their
-common directory. Bind mounts get their attributes before they are visible, where the kernel can.
+Overlay goes through fsopen(2) and ``lowerdir+`` where the kernel has it: 500 lowers of any path
+length. Older kernels get mount(2), whose options must fit into a page; then the paths are made
+relative to their common directory. Bind mounts get their attributes before they are visible, where
+the kernel can.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def mount(value: Mount, mountpoint: StrPath) -> None:
         elif value.type.startswith(("fuse.", "fuse3.")):
             _run_fuse_program(value, target)
         else:
-            data = ",".join(options).encode()
+            data = os.fsencode(",".join(options))
             _classic_mount(value.source, target, value.type, flags, data)
     except MountError:
         raise
@@ -95,8 +96,8 @@ def unmount(mountpoint: StrPath, *, detach: bool = False) -> None:
     """Unmount what is on top at *mountpoint*.
 
     Args:
-        detach: take it out of the tree at once, whoever uses it (MNT_DETACH). What still has it open goes
-            on writing, so the layer may then neither be sealed nor removed unchecked.
+        detach: take it out of the tree at once, whoever uses it (MNT_DETACH). What still has it
+            open goes on writing, so the layer may then neither be sealed nor removed unchecked.
 
     Raises:
         UnmountError: EBUSY while something uses it, EINVAL where nothing is mounted.
@@ -109,7 +110,9 @@ def unmount(mountpoint: StrPath, *, detach: bool = False) -> None:
         raise UnmountError(
             f"cannot unmount {os.fspath(mountpoint)}: {os.strerror(number)}",
             errno=number,
-            resolution="end what uses it: fuser -vm PATH lists processes" if number == errno.EBUSY else None,
+            resolution="end what uses it: fuser -vm PATH lists processes"
+            if number == errno.EBUSY
+            else None,
         ) from error
 
 
@@ -121,7 +124,9 @@ def unmount_all(mounts: Sequence[Mount], mountpoint: StrPath, *, detach: bool = 
     """
     for value in reversed(mounts):
         if "remount" not in value.options:
-            target = os.path.join(mountpoint, value.target.lstrip("/")) if value.target else mountpoint
+            target = (
+                os.path.join(mountpoint, value.target.lstrip("/")) if value.target else mountpoint
+            )
             unmount(target, detach=detach)
 
 
@@ -160,7 +165,10 @@ def mount_overlay_by_fsconfig(value: Mount, target: StrPath) -> bool:
         try:
             context = _opened(stack, syscalls.fsopen("overlay"))
         except OSError as error:
-            if error.errno in (errno.ENOSYS, errno.EPERM):  # EPERM: a seccomp filter of old container engines
+            if error.errno in (
+                errno.ENOSYS,
+                errno.EPERM,
+            ):  # EPERM: a seccomp filter of old container engines
                 return False
             raise
         try:
@@ -174,7 +182,9 @@ def mount_overlay_by_fsconfig(value: Mount, target: StrPath) -> bool:
                     if not _set_path(stack, context, key, unescape(argument)):
                         return False
                 elif argument:
-                    syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, key, argument.encode())
+                    syscalls.fsconfig(
+                        context, syscalls.FSCONFIG_SET_STRING, key, os.fsencode(argument)
+                    )
                 else:
                     syscalls.fsconfig(context, syscalls.FSCONFIG_SET_FLAG, key, None)
             syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE, None, None)
@@ -295,12 +305,16 @@ def _bind(source: str, target: StrPath, flags: int) -> None:
         try:
             clone = syscalls.OPEN_TREE_CLONE | os.O_CLOEXEC | recursive
             tree = _opened(stack, syscalls.open_tree(syscalls.AT_FDCWD, source, clone))
-            syscalls.mount_setattr(tree, "", syscalls.AT_EMPTY_PATH | recursive, attr_set=attributes)
+            syscalls.mount_setattr(
+                tree, "", syscalls.AT_EMPTY_PATH | recursive, attr_set=attributes
+            )
         except OSError as error:
             if error.errno != errno.ENOSYS:
                 raise
         else:
-            syscalls.move_mount(tree, "", syscalls.AT_FDCWD, target, syscalls.MOVE_MOUNT_F_EMPTY_PATH)
+            syscalls.move_mount(
+                tree, "", syscalls.AT_FDCWD, target, syscalls.MOVE_MOUNT_F_EMPTY_PATH
+            )
             return
     _bind_then_remount(source, target, flags, plain)
 

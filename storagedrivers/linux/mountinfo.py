@@ -30,7 +30,9 @@ class MountEntry:
 
 
 def parse_mountinfo(lines: Iterable[str]) -> Iterator[MountEntry]:
-    """Parse lines of mountinfo; what is not of its form is passed over, as later kernels may add to it."""
+    """Parse lines of mountinfo; what is not of its form is passed over, as later kernels may add to
+    it.
+    """
     for line in lines:
         left, separator, right = line.rstrip("\n").partition(" - ")
         before, after = left.split(" "), right.split(" ")

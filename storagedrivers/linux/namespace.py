@@ -1,7 +1,7 @@
 """Mount namespaces and working directories that belong to one piece of work.
 
-A thread can have its own: ``unshare(2)`` takes the calling thread apart from its process, and what it
-unshared goes away when the thread ends. So nothing here forks or changes the process.
+A thread can have its own: ``unshare(2)`` takes the calling thread apart from its process, and what
+it unshared goes away when the thread ends. So nothing here forks or changes the process.
 """
 
 from __future__ import annotations

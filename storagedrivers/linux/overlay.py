@@ -13,17 +13,18 @@ from storagedrivers.linux import syscalls
 def is_upper_in_use(directory: str | os.PathLike[str], scratch: Path) -> bool | None:
     """Whether a living overlay anywhere has *directory* as its upper, unmounted or not.
 
-    A mount with ``index=on`` refuses a lower that is someone's upper (EBUSY); the superblock is made and
-    dropped without being mounted. The kernel sees what /proc does not show: lazily unmounted overlays, mounts
-    in other namespaces, descriptors in flight.
+    A mount with ``index=on`` refuses a lower that is someone's upper (EBUSY); the superblock is
+    made and dropped without being mounted. The kernel sees what /proc does not show: lazily
+    unmounted overlays, mounts in other namespaces, descriptors in flight.
 
     Args:
         directory: a layer's directory.
-        scratch: an empty directory on a filesystem that can be an upper; what is left in it is the caller's.
+        scratch: an empty directory on a filesystem that can be an upper; what is left in it is the
+            caller's.
 
     Returns:
-        None where the kernel gives no verdict: before Linux 5.2, without privilege, and in a user namespace,
-        where it turns ``index=on`` off without saying so.
+        None where the kernel gives no verdict: before Linux 5.2, without privilege, and in a user
+        namespace, where it turns ``index=on`` off without saying so.
 
     Raises:
         OSError: the trial failed for another reason.

@@ -12,7 +12,8 @@ from storagedrivers.linux import tree
 
 @contextmanager
 def scratch_directory(parent: str | os.PathLike[str]) -> Iterator[Path]:
-    """Make a directory (0700) with a name of its own below *parent*, and remove it with all it holds.
+    """Make a directory (0700) with a name of its own below *parent*, and remove it with all it
+    holds.
 
     Raises:
         OSError: it cannot be made there (EACCES, EROFS, ENOSPC, …).

@@ -1,8 +1,9 @@
 """System calls that Python's ``os`` does not have; the only module with ctypes.
 
 Each wrapper has the name and the argument order of its manual page, converts, calls and raises
-``OSError``. No policy here. Numbers are those of asm-generic: calls of Linux 5.2 and later have the same
-number on every architecture, and older C libraries (glibc before 2.36, musl) lack their wrappers.
+``OSError``. No policy here. Numbers are those of asm-generic: calls of Linux 5.2 and later have the
+same number on every architecture, and older C libraries (glibc before 2.36, musl) lack their
+wrappers.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ CAP_SYS_ADMIN = 21
 CAP_MKNOD = 27
 
 StrOrBytesPath = str | bytes | os.PathLike[str]
+
 
 class _MountAttr(ctypes.Structure):
     _fields_ = (
@@ -209,9 +211,7 @@ def openat2(dirfd: int, path: StrOrBytesPath, flags: int, *, resolve: int) -> in
     how = _OpenHow(flags=flags | os.O_CLOEXEC, resolve=resolve)
     call = _prototype(_LONG, _INT, _STR, _PTR, ctypes.c_size_t)
     size = ctypes.sizeof(how)
-    return _check(
-        call(_NR_OPENAT2, dirfd, _path(path), ctypes.byref(how), size), os.fsdecode(path)
-    )
+    return _check(call(_NR_OPENAT2, dirfd, _path(path), ctypes.byref(how), size), os.fsdecode(path))
 
 
 def renameat2(old: StrOrBytesPath, new: StrOrBytesPath, flags: int) -> None:
@@ -233,9 +233,7 @@ def statfs_type(path: StrOrBytesPath) -> int:
     """The magic number ``f_type`` of statfs(2)."""
     # struct statfs is 120 bytes on 64-bit Linux; f_type is its first long.
     buffer = (ctypes.c_long * 32)()
-    _check(
-        _function("statfs", _STR, _PTR)(_path(path), ctypes.byref(buffer)), os.fsdecode(path)
-    )
+    _check(_function("statfs", _STR, _PTR)(_path(path), ctypes.byref(buffer)), os.fsdecode(path))
     return int(buffer[0]) & 0xFFFFFFFF
 
 

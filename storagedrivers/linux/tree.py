@@ -1,8 +1,9 @@
 """Removes and measures directory trees of any depth without ever leaving them.
 
-A container's tree can be deeper than PATH_MAX and than the limit of open files, can hold immutable files
-and names in any bytes, and can be removed by two processes at once. So: only descriptors and single names,
-no recursion. Subdirectories are moved up to the top before they are emptied, one level at a time.
+A container's tree can be deeper than PATH_MAX and than the limit of open files, can hold immutable
+files and names in any bytes, and can be removed by two processes at once. So: only descriptors and
+single names, no recursion. Subdirectories are moved up to the top before they are emptied, one
+level at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def remove_tree(parent_fd: int, name: str) -> None:
     """Remove *name*, a directory or anything else, from the directory *parent_fd*; idempotent.
 
     Raises:
-        OSError: EXDEV (something is mounted inside: nothing of it is touched), or what the kernel says.
+        OSError: EXDEV (something is mounted inside: nothing of it is touched), or what the kernel
+            says.
     """
     try:
         mode = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode
@@ -32,7 +34,8 @@ def remove_tree(parent_fd: int, name: str) -> None:
     if not stat.S_ISDIR(mode):
         _unprotected(parent_fd, name, lambda: os.unlink(name, dir_fd=parent_fd))
         return
-    # Another process that removes the same tree may have moved a directory up after it was listed here.
+    # Another process that removes the same tree may have moved a directory up after it was listed
+    # here.
     for last in (False,) * 99 + (True,):
         top = _open_directory(parent_fd, name)
         if top < 0:
@@ -62,7 +65,8 @@ def _empty(top: int) -> None:
             continue
         try:
             for child in _remove_files(fd):
-                # Unique among processes that empty the same tree, and no valid UTF-8 name of a user's.
+                # Unique among processes that empty the same tree, and no valid UTF-8 name of a
+                # user's.
                 moved += 1
                 new = f".removing-{os.getpid()}-{moved}\udcff"
                 if _move_up(fd, child, top, new):
@@ -120,7 +124,9 @@ def _open_directory(parent_fd: int, name: str) -> int:
 
 
 def _open_on_same_device(parent_fd: int, name: str, flags: int) -> int:
-    """Before Linux 5.6: a change of device gives a mount away, unless it is a btrfs subvolume (inode 256)."""
+    """Before Linux 5.6: a change of device gives a mount away, unless it is a btrfs subvolume
+    (inode 256).
+    """
     fd = os.open(name, flags, dir_fd=parent_fd)
     status = os.fstat(fd)
     if status.st_dev != os.fstat(parent_fd).st_dev and status.st_ino != 256:
@@ -151,7 +157,6 @@ def _unprotect(parent_fd: int, name: str) -> None:
         ioctl.clear_protection(fd)
     finally:
         os.close(fd)
-
 
 
 def measure_tree(path: str | os.PathLike[str]) -> Usage:
@@ -199,7 +204,9 @@ def _walk(path: str | os.PathLike[str]) -> Iterator[os.stat_result]:
 
 
 def _entries(top: int, directory: str) -> Iterator[tuple[str, os.stat_result]]:
-    """What is in a directory below *top*; nothing where it is gone or another filesystem is mounted."""
+    """What is in a directory below *top*; nothing where it is gone or another filesystem is
+    mounted.
+    """
     try:
         fd = open_below(top, directory)
     except OSError as error:
@@ -240,7 +247,9 @@ def open_below(top: int, path: str) -> int:
 
 
 def _split_path(path: str) -> tuple[str, str]:
-    """A part of at most 1,000 characters, so below PATH_MAX in any encoding, and what follows it."""
+    """A part of at most 1,000 characters, so below PATH_MAX in any encoding, and what follows
+    it.
+    """
     if len(path) <= 1000:
         return path, ""
     cut = path.rindex("/", 0, 1000)  # a name has at most 255 bytes

@@ -8,7 +8,8 @@ A plugin's tests derive from it, with pytest::
     class TestMyDriver(DriverConformance):
         driver = MyDriver
 
-``storagedrivers verify NAME --root DIR`` runs the same contracts on a user's own host, without pytest.
+``storagedrivers verify NAME --root DIR`` runs the same contracts on a user's own host, without
+pytest.
 """
 
 from __future__ import annotations

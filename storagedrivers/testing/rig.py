@@ -39,7 +39,9 @@ def expect_same(expected: Tree, found: Tree, what: str, *, ignoring: tuple[str, 
     expect(not lines, f"{what}:\n  " + "\n  ".join(lines[:20]) + more)
 
 
-def expect_error(kind: type[BaseException], action: Callable[[], object], what: str) -> BaseException:
+def expect_error(
+    kind: type[BaseException], action: Callable[[], object], what: str
+) -> BaseException:
     """Fail unless *action* raises *kind*; returns the error."""
     try:
         action()
@@ -85,7 +87,9 @@ class Rig:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for mountpoint in reversed(self.mounted_below(self._points) + self.mounted_below(self.home)):
+        for mountpoint in reversed(
+            self.mounted_below(self._points) + self.mounted_below(self.home)
+        ):
             mount.unmount(mountpoint, detach=True)
         shutil.rmtree(self._points)
         for layer in list(StorageDriver.layers(self.driver)):
@@ -149,7 +153,9 @@ class Rig:
             return read_tree(path)
 
     def acts_like_a_plain_directory(self, script: Callable[[Path], object]) -> None:
-        """Fail unless *script* does the same to a layer above a populated one as to a copy of that."""
+        """Fail unless *script* does the same to a layer above a populated one as to a copy of
+        that.
+        """
         base = self.layer(populate)
         model = self._points / "model"
         model.mkdir()
@@ -164,7 +170,9 @@ class Rig:
         )
 
     def on_disk(self) -> set[str]:
-        """Every path below the home, but for directories that are the driver's own and hold no layer."""
+        """Every path below the home, but for directories that are the driver's own and hold no
+        layer.
+        """
         found = set()
         for directory, names, files in os.walk(self.home):
             for name in (*names, *files):
@@ -181,7 +189,9 @@ class Rig:
     def mounted_below(path: Path) -> list[str]:
         """The mountpoints below *path*, in the order they were mounted."""
         prefix = os.path.realpath(path)
-        return [entry.mountpoint for entry in read_mountinfo() if entry.mountpoint.startswith(prefix)]
+        return [
+            entry.mountpoint for entry in read_mountinfo() if entry.mountpoint.startswith(prefix)
+        ]
 
     def killed_at_every_step(
         self, action: Callable[[], object], afterwards: Callable[[], object]
@@ -212,15 +222,21 @@ def _without_clock(tree: Tree) -> Tree:
 
 
 _CHANGES = frozenset(
-    ("os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir")
-    + ("os.setxattr", "os.symlink", "os.truncate", "os.utime", "fcntl.ioctl")
+    {
+        *("os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir"),
+        *("os.setxattr", "os.symlink", "os.truncate", "os.utime", "fcntl.ioctl"),
+    }
 )
 
 
 def _dies_at(step: int, action: Callable[[], object]) -> bool:
-    """Whether a child that runs *action* reached its change number *step*, and was killed before it."""
+    """Whether a child that runs *action* reached its change number *step*, and was killed before
+    it.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a test runner may have threads; the child uses none of theirs
+        warnings.simplefilter(
+            "ignore"
+        )  # a test runner may have threads; the child uses none of theirs
         pid = os.fork()
     if pid == 0:
         _run_and_die(step, action)

@@ -57,7 +57,11 @@ def run_contracts(
         except NotApplicable as reason:
             yield Result(name, sentence, Outcome.NOT_APPLICABLE, str(reason))
         except Exception as error:  # a driver under test may raise anything
-            message = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+            message = (
+                str(error)
+                if isinstance(error, AssertionError)
+                else f"{type(error).__name__}: {error}"
+            )
             yield Result(name, sentence, Outcome.BROKEN, message)
         else:
             yield Result(name, sentence, Outcome.KEPT)

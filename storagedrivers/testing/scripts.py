@@ -1,7 +1,8 @@
 """Changes to a populated tree, as programs in a container make them.
 
-Each does the same on a plain directory and on a layer, on every driver: what drivers may do differently (hard
-links that lie in a lower layer, renames of lower directories) has contracts of its own.
+Each does the same on a plain directory and on a layer, on every driver: what drivers may do
+differently (hard links that lie in a lower layer, renames of lower directories) has contracts of
+its own.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def edit(top: Path) -> None:
 
 
 def rename_files(top: Path) -> None:
-    """Files to new names, over others, into other directories, and exchanged by way of a third name."""
+    """Files to new names, over others, into other directories, and exchanged by way of a third
+    name.
+    """
     (top / "small").rename(top / "small-renamed")
     (top / "executable").rename(top / "empty")
     (top / "large").rename(top / "directory/below/deeper/large")

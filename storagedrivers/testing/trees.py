@@ -20,7 +20,8 @@ Tree = Mapping[bytes, "Node"]
 OLD = 1_234_567_890_123_456_789
 """A time of modification, in nanoseconds, that no clock gives by chance."""
 
-# security.capability of VFS_CAP_REVISION_2 with cap_net_raw permitted and effective: capabilities(7).
+# security.capability of VFS_CAP_REVISION_2 with cap_net_raw permitted and effective:
+# capabilities(7).
 CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)
 
 # system.posix_acl_access: version 2; user::rw-, user:4321:r--, group::r--, mask::r--, other::---.
@@ -130,7 +131,9 @@ def differences(expected: Tree, found: Tree, *, ignoring: tuple[str, ...] = ()) 
         ignoring: fields of :class:`Node` that do not count.
     """
     lines = [f"{_show(path)} is missing" for path in sorted(expected.keys() - found.keys())]
-    lines += [f"{_show(path)} should not be there" for path in sorted(found.keys() - expected.keys())]
+    lines += [
+        f"{_show(path)} should not be there" for path in sorted(found.keys() - expected.keys())
+    ]
     for path in sorted(expected.keys() & found.keys()):
         for field in Node.__slots__:
             wanted, got = getattr(expected[path], field), getattr(found[path], field)
@@ -178,7 +181,12 @@ def _directories(top: Path) -> None:
     (top / "directory/below/deeper").mkdir(parents=True)
     (top / "directory/file").write_bytes(b"in a directory")
     (top / "directory/below/file").write_bytes(b"further down")
-    for name, mode in (("sticky", 0o1777), ("setgid", 0o2755), ("closed", 0o700), ("empty-directory", 0o755)):
+    for name, mode in (
+        ("sticky", 0o1777),
+        ("setgid", 0o2755),
+        ("closed", 0o700),
+        ("empty-directory", 0o755),
+    ):
         (top / name).mkdir()
         (top / name).chmod(mode)
 

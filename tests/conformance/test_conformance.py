@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from capabilities import need
+
 from storagedrivers.drivers.btrfs_snapshot import BtrfsSnapshot
 from storagedrivers.drivers.overlay2 import Overlay2
 from storagedrivers.drivers.vfs_copy import VfsCopy

@@ -1,4 +1,6 @@
-"""A kit that passes everything proves nothing: every sabotaged driver fails it, by the contract's name."""
+"""A kit that passes everything proves nothing: every sabotaged driver fails it, by the contract's
+name.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from capabilities import need
 from conformance.sabotage import SABOTAGED
+
 from storagedrivers.driver import StorageDriver
 from storagedrivers.drivers.btrfs_snapshot import BtrfsSnapshot
 from storagedrivers.testing import Outcome, run_contracts
 from storagedrivers.testing.contracts import Contracts
 
 
-@pytest.mark.parametrize(("driver", "contracts"), SABOTAGED, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("driver", "contracts"), SABOTAGED, ids=lambda value: getattr(value, "__name__", "")
+)
 def test_sabotaged_driver_fails(
     driver: type[StorageDriver], contracts: tuple[str, ...], on_filesystem: Callable[[str], Path]
 ) -> None:

@@ -1,7 +1,8 @@
 """The contracts of a storage driver, one sentence each: the first line of each method's docstring.
 
-Plain methods that take a :class:`~storagedrivers.testing.rig.Rig` and raise ``AssertionError``: pytest runs them
-through :class:`storagedrivers.testing.DriverConformance`, the command ``verify`` without pytest.
+Plain methods that take a :class:`~storagedrivers.testing.rig.Rig` and raise ``AssertionError``:
+pytest runs them through :class:`storagedrivers.testing.DriverConformance`, the command ``verify``
+without pytest.
 """
 
 from storagedrivers.testing.contracts.content import ContentContracts

@@ -18,7 +18,9 @@ class CrashContracts:
     """Killed between any two changes to the disk."""
 
     def test_killed_create_can_be_removed(self, rig: Rig) -> None:
-        """After create() was killed at any step, remove() leaves nothing and the id can be used again."""
+        """After create() was killed at any step, remove() leaves nothing and the id can be used
+        again.
+        """
         base = rig.layer(_write)
         before = rig.on_disk()
         layer = Layer("victim", base.chain)

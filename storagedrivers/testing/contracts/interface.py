@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 
 from storagedrivers.driver import Capability, Mount, ProbeResult, Reason
 from storagedrivers.errors import (
@@ -29,7 +30,9 @@ class InterfaceContracts:
         """A probe changes nothing below the graph root and leaves nothing mounted."""
         before, mounts = read_tree(rig.graph_root).keys(), read_mountinfo()
         result = type(rig.driver).probe(rig.facts, rig.home)
-        expect(read_tree(rig.graph_root).keys() == before, "the probe left something in the graph root")
+        expect(
+            read_tree(rig.graph_root).keys() == before, "the probe left something in the graph root"
+        )
         expect(read_mountinfo() == mounts, "the probe left something mounted")
         expect(result.supported, f"the driver does not work here: {result.message}")
 
@@ -46,7 +49,10 @@ class InterfaceContracts:
         tree = rig.tree(layer)
         expect(tree.keys() == {b"."}, f"a new layer holds {sorted(tree)}")
         expect(tree[b"."].mode == 0o755, f"its root has mode {tree[b'.'].mode:o}")
-        expect((tree[b"."].uid, tree[b"."].gid) == (os.geteuid(), os.getegid()), "its root is another's")
+        expect(
+            (tree[b"."].uid, tree[b"."].gid) == (os.geteuid(), os.getegid()),
+            "its root is another's",
+        )
 
     def test_layers_lists_what_is_there(self, rig: Rig) -> None:
         """layers() names every layer on disk, and only those."""
@@ -59,13 +65,17 @@ class InterfaceContracts:
         """create() refuses an id that is taken and leaves that layer as it was."""
         layer = rig.layer(lambda path: (path / "file").write_bytes(b"kept"))
         before = rig.tree(layer)
-        expect_error(AlreadyExistsError, lambda: rig.driver.create(layer.id, ()), "the id was taken")
+        expect_error(
+            AlreadyExistsError, lambda: rig.driver.create(layer.id, ()), "the id was taken"
+        )
         expect_same(before, rig.tree(layer), "the layer that has the id changed")
 
     def test_missing_lower_is_refused(self, rig: Rig) -> None:
         """create() and mounts() refuse a lower that is not there, and create() leaves nothing."""
         absent = ("absent",)
-        expect_error(NotFoundError, lambda: rig.driver.create("orphan", absent), "the lower is missing")
+        expect_error(
+            NotFoundError, lambda: rig.driver.create("orphan", absent), "the lower is missing"
+        )
         expect("orphan" not in rig.driver.layers(), "a layer without its lower was left")
         layer = rig.create()
         expect_error(
@@ -90,26 +100,31 @@ class InterfaceContracts:
         driver = rig.driver
         for unsafe in UNSAFE_IDS:
             what = f"{unsafe!r} is no layer id"
-            expect_error(UnsafePathError, lambda unsafe=unsafe: driver.create(unsafe, ()), what)
-            expect_error(UnsafePathError, lambda unsafe=unsafe: driver.create("fine", (unsafe,)), what)
+            expect_error(UnsafePathError, partial(driver.create, unsafe, ()), what)
+            expect_error(UnsafePathError, partial(driver.create, "fine", (unsafe,)), what)
             expect_error(
                 UnsafePathError,
-                lambda unsafe=unsafe: driver.mounts(unsafe, (), read_only=True),
+                partial(driver.mounts, unsafe, (), read_only=True),
                 what,
             )
-            expect_error(UnsafePathError, lambda unsafe=unsafe: driver.seal(unsafe, ()), what)
-            expect_error(UnsafePathError, lambda unsafe=unsafe: driver.remove(unsafe), what)
-            expect_error(UnsafePathError, lambda unsafe=unsafe: driver.usage(unsafe), what)
+            expect_error(UnsafePathError, partial(driver.seal, unsafe, ()), what)
+            expect_error(UnsafePathError, partial(driver.remove, unsafe), what)
+            expect_error(UnsafePathError, partial(driver.usage, unsafe), what)
 
     def test_mounts_are_values(self, rig: Rig) -> None:
-        """mounts() gives the same values each time, and changes nothing on disk or in the mount table."""
+        """mounts() gives the same values each time, and changes nothing on disk or in the mount
+        table.
+        """
         layer = rig.create(rig.layer(lambda path: (path / "file").touch()))
         table, disk = read_mountinfo(), rig.on_disk()
         for read_only in (False, True):
             first = rig.driver.mounts(layer.id, layer.lowers, read_only=read_only)
             second = rig.driver.mounts(layer.id, layer.lowers, read_only=read_only)
             expect(first == second, "two calls gave different mounts")
-            expect(first and all(isinstance(one, Mount) for one in first), "mounts() gave no Mount values")
+            expect(
+                first and all(isinstance(one, Mount) for one in first),
+                "mounts() gave no Mount values",
+            )
         expect(read_mountinfo() == table, "mounts() mounted something")
         expect(rig.on_disk() == disk, "mounts() changed the disk")
 
@@ -124,7 +139,9 @@ class InterfaceContracts:
         rig.driver.seal(layer.id, layer.lowers)
         rig.driver.remove(layer.id)
         rig.driver.remove(base.id)
-        more = {entry.mountpoint for entry in read_mountinfo()} - {entry.mountpoint for entry in table}
+        more = {entry.mountpoint for entry in read_mountinfo()} - {
+            entry.mountpoint for entry in table
+        }
         expect(not more, f"still mounted: {sorted(more)}")
 
     def test_remove_leaves_nothing(self, rig: Rig) -> None:
@@ -137,7 +154,9 @@ class InterfaceContracts:
         expect(not left, f"remove() left {sorted(left)[:5]}")
         expect(sorted(rig.driver.layers()) == [keep.id], "layers() still names it")
         rig.driver.create(layer.id, keep.chain)
-        expect(b"other" not in rig.tree(layer), "the new layer of this id shows files of the old one")
+        expect(
+            b"other" not in rig.tree(layer), "the new layer of this id shows files of the old one"
+        )
 
     def test_remove_is_idempotent(self, rig: Rig) -> None:
         """Removing a layer twice, or one that never was, is no error."""
@@ -167,12 +186,18 @@ class InterfaceContracts:
         full = rig.driver.usage(layer.id)
         grown = full.bytes - empty.bytes
         expect(2 * MEGABYTE <= grown < 3 * MEGABYTE, f"2 MiB of files count as {grown} bytes")
-        expect(full.inodes == empty.inodes + 1, f"one new inode counts as {full.inodes - empty.inodes}")
+        expect(
+            full.inodes == empty.inodes + 1, f"one new inode counts as {full.inodes - empty.inodes}"
+        )
         if rig.has(Capability.CHANGESET):
-            expect(empty.bytes < MEGABYTE // 2, f"an empty layer above 1 MiB takes {empty.bytes} bytes")
+            expect(
+                empty.bytes < MEGABYTE // 2, f"an empty layer above 1 MiB takes {empty.bytes} bytes"
+            )
 
     def test_size_is_enforced_or_refused(self, rig: Rig) -> None:
-        """A limit of size is enforced where that is declared, and refused elsewhere, leaving nothing."""
+        """A limit of size is enforced where that is declared, and refused elsewhere, leaving
+        nothing.
+        """
         if not rig.has(Capability.SIZE_LIMIT):
             expect_error(
                 DriverUnsupportedError,
@@ -187,7 +212,9 @@ class InterfaceContracts:
             expect_error(OSError, lambda: _fill(str(path), 32 * MEGABYTE), "32 MiB fit into 8 MiB")
 
     def test_deep_chain(self, rig: Rig) -> None:
-        """A chain of 127 layers, or of as many as the driver declares, shows the files of every layer."""
+        """A chain of 127 layers, or of as many as the driver declares, shows the files of every
+        layer.
+        """
         depth = min(127, (rig.driver.max_lowers or 127) + 1)
         layer = rig.layer(lambda path: (path / "file000").touch())
         for number in range(1, depth):
@@ -204,7 +231,9 @@ class InterfaceContracts:
         base = rig.layer()
         lowers = (base.id,) * (limit + 1)
         expect_error(
-            DepthExceededError, lambda: rig.driver.create("deep", lowers), f"{limit + 1} lowers were given"
+            DepthExceededError,
+            lambda: rig.driver.create("deep", lowers),
+            f"{limit + 1} lowers were given",
         )
         expect("deep" not in rig.driver.layers(), "a layer was left")
 

@@ -47,10 +47,15 @@ class IsolationContracts:
             (second / "small").write_bytes(b"second")
             shutil.rmtree(first / "odd")
             (second / "odd/new").touch()
-            expect((first / "small").read_bytes() == b"first", "the second's write shows in the first")
+            expect(
+                (first / "small").read_bytes() == b"first", "the second's write shows in the first"
+            )
             expect((second / "odd/new").exists(), "the first's deletion shows in the second")
         tree = rig.tree(two)
-        expect(b"odd/new" in tree and b"odd/.hidden" in tree, "the first's deletion shows in the second")
+        expect(
+            b"odd/new" in tree and b"odd/.hidden" in tree,
+            "the first's deletion shows in the second",
+        )
 
     def test_removing_a_layer_leaves_its_siblings(self, rig: Rig) -> None:
         """Removing a layer changes neither the one below nor another one above that."""
@@ -63,12 +68,14 @@ class IsolationContracts:
         expect_same(beside, rig.tree(keep), "the layer beside changed")
 
     def test_read_only_views_refuse_writes(self, rig: Rig) -> None:
-        """Nothing can be written through a read-only view, of a sealed layer or of one that is not."""
+        """Nothing can be written through a read-only view, of a sealed layer or of one that is
+        not.
+        """
         rig.needs_mounts()
         base = rig.layer(populate)
         for layer in (base, rig.layer(scripts.edit, below=base), rig.create(base), rig.create()):
             with rig.view(layer) as path:
-                error = expect_error(OSError, lambda path=path: (path / "new").touch(), "a file was made")
+                error = expect_error(OSError, (path / "new").touch, "a file was made")
                 expect(getattr(error, "errno", 0) == errno.EROFS, f"the error is {error}")
 
     def test_order_of_layers(self, rig: Rig) -> None:

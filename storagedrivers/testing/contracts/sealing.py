@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from storagedrivers.driver import Capability
 from storagedrivers.errors import InUseError, ReadOnlyError
@@ -37,7 +38,7 @@ class SealingContracts:
         for layer in (base, rig.layer(below=base)):
             expect_error(
                 ReadOnlyError,
-                lambda layer=layer: rig.driver.mounts(layer.id, layer.lowers, read_only=False),
+                partial(rig.driver.mounts, layer.id, layer.lowers, read_only=False),
                 "writable mounts of a sealed layer were given",
             )
 
@@ -60,13 +61,15 @@ class SealingContracts:
                 else:
                     expect_error(
                         InUseError,
-                        lambda layer=layer: rig.driver.seal(layer.id, layer.lowers),
+                        partial(rig.driver.seal, layer.id, layer.lowers),
                         "a mounted layer was sealed",
                     )
                     (path / "still-writable").touch()
 
     def test_late_writers_change_nothing(self, rig: Rig) -> None:
-        """What is still open after a lazy unmount is refused by seal(), or cannot change the sealed layer."""
+        """What is still open after a lazy unmount is refused by seal(), or cannot change the sealed
+        layer.
+        """
         rig.needs_mounts()
         for below in (None, rig.layer(populate)):
             layer = rig.create(below)
@@ -97,6 +100,8 @@ class SealingContracts:
         with rig.view(layer, read_only=False) as path:
             (path / "file").write_bytes(b"x")
             if not rig.has(Capability.LIVE_SEAL):
-                expect_error(InUseError, lambda: rig.driver.seal(layer.id, layer.lowers), "it was sealed")
+                expect_error(
+                    InUseError, lambda: rig.driver.seal(layer.id, layer.lowers), "it was sealed"
+                )
         rig.driver.seal(layer.id, layer.lowers)
         expect(b"file" in rig.tree(layer), "its content is gone")

@@ -116,7 +116,8 @@ class Overlay2(StorageDriver):
         self, layer: str, lowers: Sequence[str], *, read_only: bool, scratch: bool = False
     ) -> tuple[Mount, ...]:
         """An overlay, or a bind mount where one directory is all there is."""
-        self._check_depth(lowers)
+        # Read-only, the layer's own directory is a lower too.
+        self._check_depth((layer, *lowers) if read_only and lowers else lowers)
         writable = self._is_writable(layer)
         if not read_only and not writable:
             raise ReadOnlyError(f"layer {layer} is sealed", resolution="create a layer above it")
@@ -183,7 +184,7 @@ class Overlay2(StorageDriver):
     def _check_depth(self, lowers: Sequence[str]) -> None:
         if len(lowers) > self.max_lowers:
             raise DepthExceededError(
-                f"{len(lowers)} layers below one, and overlay stacks {self.max_lowers}",
+                f"overlay stacks {self.max_lowers} lower directories, and these are {len(lowers)}",
                 resolution="merge layers, or rebuild the image with fewer",
             )
 

@@ -132,7 +132,7 @@ class HostFacts:
             return 0, 0
 
     def to_json(self) -> str:
-        """The document that :meth:`from_json` reads; described in ``docs/facts.md``."""
+        """The document that :meth:`from_json` reads; its schema is ``docs/schemas/facts.json``."""
         document = {"schema": SCHEMA, **asdict(self)}
         del document["recorded"]
         return json.dumps(document, indent=2) + "\n"

@@ -140,6 +140,8 @@ def _print(selection: Selection, host: HostFacts) -> None:
 def _row(candidate: Candidate, chosen: str | None) -> tuple[str, str, str, str]:
     probe = candidate.probe
     message = probe.message + (" (predicted, not tried)" if probe.predicted else "")
+    if probe.supported and chosen not in (None, candidate.driver):
+        message += f"; {chosen} comes first"
     remedy = f"\n→ {probe.remedy}" if probe.remedy else ""
     mark = "*" if candidate.driver == chosen and probe.supported else ""
     return mark, candidate.driver, probe.reason.value, message + remedy

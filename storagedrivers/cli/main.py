@@ -58,6 +58,7 @@ def _run(words: list[str]) -> int:
     rest.remove(command)
     module = load(command)
     parser = command_parser(command, module)
+    # The global options are taken already: their defaults do not come again.
     arguments = parser.parse_args(rest, known)
     config = StorageConfig.load(
         arguments={
@@ -71,6 +72,10 @@ def _run(words: list[str]) -> int:
         },
         file=arguments.config,
     )
+    if config.log_level.value != "warning":  # which is what logging does by itself
+        import logging
+
+        logging.basicConfig(level=(config.log_level.value or "").upper())
     result: int = module.run(arguments, config)
     return result
 
@@ -89,7 +94,6 @@ def command_parser(command: str, module: ModuleType) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     module.configure(parser)
-    # parse_known_args has taken the global options already: their defaults must not come again.
     return parser
 
 

@@ -27,6 +27,10 @@ def error(problem: Exception) -> None:
     """Print an error: one sentence with the cause, then details and what to do, to standard
     error.
     """
+    if _debugging():
+        import traceback
+
+        traceback.print_exception(problem)
     note(f"storagedrivers: {problem}")
     details = getattr(problem, "details", None)
     for detail in details.splitlines() if details else ():
@@ -34,6 +38,12 @@ def error(problem: Exception) -> None:
     resolution = getattr(problem, "resolution", None)
     if resolution:
         note(f"  → {resolution}")
+
+
+def _debugging() -> bool:
+    """Whether the log level is debug; without logging it is not."""
+    logging = sys.modules.get("logging")
+    return logging is not None and logging.getLogger().isEnabledFor(logging.DEBUG)
 
 
 def document(value: Any) -> None:

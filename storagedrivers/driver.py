@@ -19,7 +19,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from storagedrivers.errors import AlreadyExistsError, DriverUnsupportedError, NotFoundError
+from storagedrivers.errors import (
+    AlreadyExistsError,
+    DepthExceededError,
+    DriverUnsupportedError,
+    NotFoundError,
+)
 from storagedrivers.host import HostFacts
 from storagedrivers.linux import tree
 from storagedrivers.model import (
@@ -33,6 +38,7 @@ from storagedrivers.model import (
     check_layer_id,
     is_layer_id,
 )
+from storagedrivers.probing import kernel_obstacle, try_mount
 
 __all__ = [
     "Capability",
@@ -46,6 +52,7 @@ __all__ = [
     "WhiteoutFormat",
     "bind",
     "kernel_obstacle",
+    "try_mount",
 ]
 
 _TRASH = ".trash"
@@ -222,6 +229,19 @@ class StorageDriver(ABC):
             self.remove(layer)
             raise
 
+    def check_depth(self, directories: Sequence[str]) -> None:
+        """Check that the driver can stack as many lower directories as it would have to.
+
+        Raises:
+            DepthExceededError: more than ``max_lowers``.
+        """
+        if self.max_lowers is not None and len(directories) > self.max_lowers:
+            raise DepthExceededError(
+                f"{self.name} stacks {self.max_lowers} layers below one, and these are"
+                f" {len(directories)}",
+                resolution="merge layers, or rebuild the image with fewer",
+            )
+
     def refuse_size(self, size: int | None) -> None:
         """For drivers without limits.
 
@@ -262,32 +282,3 @@ def bind(directory: str | os.PathLike[str], *, read_only: bool) -> Mount:
     """A bind mount of *directory*: how a layer is seen that is whole in one place."""
     options = ("bind", "ro" if read_only else "rw")
     return Mount("bind", os.fspath(directory), options=options)
-
-
-def kernel_obstacle(host: HostFacts, filesystem: str) -> ProbeResult | None:
-    """Why *host*'s kernel cannot mount *filesystem* for this process, or None if nothing is in the
-    way.
-
-    The checks that every driver on a kernel filesystem starts its probe with.
-    """
-    if host.system != "Linux":
-        return ProbeResult.no(
-            Reason.NOT_LINUX,
-            f"{filesystem} is a filesystem of Linux, and this is {host.system}",
-            predicted=host.recorded,
-        )
-    if filesystem not in host.filesystems and filesystem not in host.loadable:
-        return ProbeResult.no(
-            Reason.NO_KERNEL_SUPPORT,
-            f"kernel {host.kernel} has no {filesystem} filesystem and no module for it",
-            remedy=f"install a kernel or a module with {filesystem}, then: modprobe {filesystem}",
-            predicted=host.recorded,
-        )
-    if not host.can_mount:
-        return ProbeResult.no(
-            Reason.NO_PERMISSION,
-            "this process may not mount (it has no CAP_SYS_ADMIN), so nothing was tried",
-            remedy="run as root, or in a user namespace: unshare --user --map-root-user --mount",
-            predicted=True,
-        )
-    return None

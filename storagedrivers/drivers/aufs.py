@@ -17,7 +17,6 @@ aufs keeps files of its own in a writable layer: see :data:`OWN_NAMES` and :func
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,9 +38,9 @@ from storagedrivers.driver import (
     WhiteoutFormat,
     bind,
     kernel_obstacle,
+    try_mount,
 )
 from storagedrivers.errors import (
-    DepthExceededError,
     DriverUnsupportedError,
     InUseError,
     MountError,
@@ -191,11 +190,7 @@ class Aufs(StorageDriver):
         }
 
     def _check_limits(self, lowers: Sequence[str]) -> None:
-        if len(lowers) > self.max_lowers:
-            raise DepthExceededError(
-                f"{len(lowers)} layers below one, and an aufs has {_MAX_BRANCHES} branches in all",
-                resolution="merge layers, or rebuild the image with fewer",
-            )
+        self.check_depth(lowers)
         if complaint := _separator_complaint(self.home):
             raise DriverUnsupportedError(complaint, resolution=_PLAIN_ROOT)
 
@@ -427,57 +422,37 @@ def _backing_obstacle(host: HostFacts) -> ProbeResult | None:
 
 
 def _trial(host: HostFacts) -> ProbeResult:
-    try:
-        with scratch_directory(host.graph_root.probed) as scratch:
-            complaint, dirperm1 = namespace.in_private_mount_namespace(lambda: _try_aufs(scratch))
-    except OSError as error:
-        return _refusal(host, error)
-    evidence = {**_evidence(host), "dirperm1": "yes" if dirperm1 else "no"}
-    if complaint:
-        return ProbeResult.no(
-            Reason.TRIAL_FAILED,
-            f"an aufs mounts on {host.graph_root.filesystem}, but {complaint}",
-            remedy=_ELSEWHERE,
-            evidence=evidence,
-        )
-    return ProbeResult.yes(
+    found: list[bool] = []
+
+    def trial(scratch: Path) -> str:
+        found.append(_takes_dirperm1(scratch))
+        return _try_aufs(scratch, dirperm1=found[0])
+
+    failure = try_mount(
+        host,
+        "aufs",
+        trial,
+        remedies={
+            Reason.NO_KERNEL_SUPPORT: f"modprobe aufs, or {_kernel_remedy(host)}",
+            Reason.WRONG_BACKING_FS: f"{_ELSEWHERE}; for aufs's reason: dmesg | grep aufs",
+            Reason.TRIAL_FAILED: "see the kernel's log: dmesg | grep aufs",
+        },
+        evidence=_evidence(host),
+    )
+    return failure or ProbeResult.yes(
         f"a trial aufs of three branches on {host.graph_root.filesystem} worked",
         capabilities=_CAPABILITIES,
-        evidence=evidence,
+        evidence={**_evidence(host), "dirperm1": "yes" if found[0] else "no"},
     )
 
 
-def _refusal(host: HostFacts, error: OSError) -> ProbeResult:
-    """What a failed trial means; aufs gives its reasons to the kernel's log alone."""
-    number = error.errno or 0
-    if number in (errno.EPERM, errno.EACCES):
-        reason = Reason.NO_PERMISSION
-        message = "a trial mount was not permitted"
-        remedy = "run as root outside of a container, or give the container CAP_SYS_ADMIN"
-    elif number == errno.ENODEV:
-        reason = Reason.NO_KERNEL_SUPPORT
-        message = f"kernel {host.kernel} could not load its aufs module"
-        remedy = f"modprobe aufs, or {_kernel_remedy(host)}"
-    elif number == errno.EINVAL:
-        reason = Reason.WRONG_BACKING_FS
-        message = f"aufs refuses {host.graph_root.filesystem or 'this filesystem'} for its branches"
-        remedy = f"{_ELSEWHERE}; for aufs's reason: dmesg | grep aufs"
-    else:
-        reason = Reason.TRIAL_FAILED
-        message = f"a trial aufs failed: {os.strerror(number)}"
-        remedy = "see the kernel's log: dmesg | grep aufs"
-    evidence = {**_evidence(host), "errno": errno.errorcode.get(number, "")}
-    return ProbeResult.no(reason, message, remedy=remedy, evidence=evidence)
-
-
-def _try_aufs(scratch: Path) -> tuple[str, bool]:
-    """Mount in two calls, delete and list; what is wrong, or nothing; whether it takes dirperm1."""
+def _try_aufs(scratch: Path, *, dirperm1: bool) -> str:
+    """Mount in two calls, delete and list; what is wrong, or nothing."""
     trial.make_lowers(scratch / "one", scratch / "two")
     for name in ("one/hidden", "two/.wh.hidden"):
         (scratch / name).touch()
     for name in ("upper", "merged"):
         (scratch / name).mkdir()
-    dirperm1 = _takes_dirperm1(scratch)
     xino = _xino_options(_find_xino_directory(), scratch.name, read_only=False)
     plan = plan_mounts(
         (f"{scratch}/upper=rw", f"{scratch}/two=ro+wh", f"{scratch}/one=ro+wh"),
@@ -487,7 +462,7 @@ def _try_aufs(scratch: Path) -> tuple[str, bool]:
     )
     # Unmounted here rather than with the namespace: aufs finishes its work before the branches go.
     with mount.mounted(plan, scratch / "merged"):
-        return trial.delete_and_list(scratch / "merged"), dirperm1
+        return trial.delete_and_list(scratch / "merged")
 
 
 def _takes_dirperm1(scratch: Path) -> bool:

@@ -13,7 +13,6 @@ nothing by themselves. A redirect that an image brings along is not followed eit
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -32,11 +31,10 @@ from storagedrivers.driver import (
     WhiteoutFormat,
     bind,
     kernel_obstacle,
+    try_mount,
 )
 from storagedrivers.errors import (
-    DepthExceededError,
     InUseError,
-    MountError,
     NotFoundError,
     ReadOnlyError,
     StoreError,
@@ -48,6 +46,8 @@ _LINKS = "l"
 _MODULE = "/sys/module/overlay"
 _VOLATILE = (5, 10)  # Linux 5.10 has the mount option
 _CAPABILITIES = frozenset({Capability.CHANGESET, Capability.CHEAP_FORK})
+
+_OTHER_FILESYSTEM = "put the graph root on ext4, xfs (ftype=1) or btrfs"
 
 # What only decides for hosts that cannot be tried.
 _MULTIPLE_LOWERS = (4, 0)  # Linux 4.0
@@ -99,7 +99,7 @@ class Overlay2(StorageDriver):
     def create(self, layer: str, lowers: Sequence[str], *, size: int | None = None) -> None:
         """Make the directories; the root directory starts as the one below it."""
         self.refuse_size(size)
-        self._check_depth(lowers)
+        self.check_depth(lowers)
         below = [self._diff(lower) for lower in lowers]
         with self.new_layer(layer) as path:
             diff = path / "diff"
@@ -117,7 +117,7 @@ class Overlay2(StorageDriver):
     ) -> tuple[Mount, ...]:
         """An overlay, or a bind mount where one directory is all there is."""
         # Read-only, the layer's own directory is a lower too.
-        self._check_depth((layer, *lowers) if read_only and lowers else lowers)
+        self.check_depth((layer, *lowers) if read_only and lowers else lowers)
         writable = self._is_writable(layer)
         if not read_only and not writable:
             raise ReadOnlyError(f"layer {layer} is sealed", resolution="create a layer above it")
@@ -180,13 +180,6 @@ class Overlay2(StorageDriver):
             "Mount options": ",".join(self._features()),
             "Layers": str(sum(1 for _ in self.layers())),
         }
-
-    def _check_depth(self, lowers: Sequence[str]) -> None:
-        if len(lowers) > self.max_lowers:
-            raise DepthExceededError(
-                f"overlay stacks {self.max_lowers} lower directories, and these are {len(lowers)}",
-                resolution="merge layers, or rebuild the image with fewer",
-            )
 
     def _features(self) -> tuple[str, ...]:
         return _features(user_namespace=self._user_namespace)
@@ -296,7 +289,7 @@ def _backing_obstacle(host: HostFacts) -> ProbeResult | None:
         return no(
             Reason.WRONG_BACKING_FS,
             f"{where}, which cannot be overlay's upper layer",
-            "put the graph root on ext4, xfs (ftype=1) or btrfs",
+            _OTHER_FILESYSTEM,
         )
     if root.d_type is False:
         return no(
@@ -309,7 +302,7 @@ def _backing_obstacle(host: HostFacts) -> ProbeResult | None:
         return no(
             Reason.NO_XATTR,
             f"{where}, which keeps no {kind} extended attributes",
-            "put the graph root on ext4, xfs or btrfs",
+            _OTHER_FILESYSTEM,
         )
     return None
 
@@ -343,58 +336,21 @@ def _has_backport(kernel: str) -> bool:
 
 
 def _trial(host: HostFacts) -> ProbeResult:
-    try:
-        with scratch_directory(host.graph_root.probed) as scratch:
-            complaint = namespace.in_private_mount_namespace(
-                lambda: _try_overlay(scratch, user_namespace=host.user_namespace)
-            )
-    except OSError as error:
-        return _refusal(host, error)
-    if complaint:
-        return ProbeResult.no(
-            Reason.TRIAL_FAILED,
-            f"an overlay mounts on {host.graph_root.filesystem}, but {complaint}",
-            remedy="put the graph root on ext4, xfs (ftype=1) or btrfs",
-            evidence=_evidence(host),
-        )
-    return ProbeResult.yes(
+    failure = try_mount(
+        host,
+        "overlay",
+        lambda scratch: _try_overlay(scratch, user_namespace=host.user_namespace),
+        remedies={
+            Reason.NO_KERNEL_SUPPORT: "modprobe overlay",
+            Reason.WRONG_BACKING_FS: _OTHER_FILESYSTEM,
+            Reason.TRIAL_FAILED: "see the kernel's log: dmesg | grep overlay",
+        },
+        evidence=_evidence(host),
+    )
+    return failure or ProbeResult.yes(
         f"a trial overlay of two lower layers on {host.graph_root.filesystem} worked",
         capabilities=_CAPABILITIES,
         evidence=_evidence(host),
-    )
-
-
-def _refusal(host: HostFacts, error: OSError) -> ProbeResult:
-    name = errno.errorcode.get(error.errno or 0, "")
-    details = error.details if isinstance(error, MountError) else None
-    evidence = {**_evidence(host), "errno": name, **({"kernel": details} if details else {})}
-    filesystem = host.graph_root.filesystem
-    if error.errno in (errno.EPERM, errno.EACCES):
-        return ProbeResult.no(
-            Reason.NO_PERMISSION,
-            "a trial mount was not permitted",
-            remedy="run as root outside of a container, or give the container CAP_SYS_ADMIN",
-            evidence=evidence,
-        )
-    if error.errno == errno.ENODEV:
-        return ProbeResult.no(
-            Reason.NO_KERNEL_SUPPORT,
-            f"kernel {host.kernel} could not load its overlay module",
-            remedy="modprobe overlay",
-            evidence=evidence,
-        )
-    if error.errno == errno.EINVAL:
-        return ProbeResult.no(
-            Reason.WRONG_BACKING_FS,
-            f"the kernel refuses {filesystem or 'this filesystem'} as overlay's upper layer",
-            remedy="put the graph root on ext4, xfs (ftype=1) or btrfs",
-            evidence=evidence,
-        )
-    return ProbeResult.no(
-        Reason.TRIAL_FAILED,
-        f"a trial overlay failed: {os.strerror(error.errno or 0)}",
-        remedy="see the kernel's log: dmesg | grep overlay",
-        evidence=evidence,
     )
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from storagedrivers.errors import ConfigError
 from storagedrivers.toml import TomlTable
@@ -24,16 +23,14 @@ _CHOICES = {
 _PATHS = ("root", "run_root", "policy_file")
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """A value and its source: ``default``, a file, ``environment NAME`` or ``argument``."""
 
     value: str | None
     source: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StorageConfig:
+class StorageConfig(NamedTuple):
     """All settings.
 
     Attributes:

@@ -148,12 +148,16 @@ class StorageDriver(ABC):
             OSError: something in it cannot be deleted; the rest stays in the trash for the next
                 call.
         """
-        path = self.layer_path(layer)
-        trash = self.home / _TRASH
-        if path.exists():
-            trash.mkdir(mode=0o700, exist_ok=True)
-            # A layer of this id may lie there already, from a removal that was killed.
-            os.rename(path, trash / f"{layer}.{os.urandom(6).hex()}")
+        path = os.fspath(self.layer_path(layer))
+        trash = f"{self.home}/{_TRASH}"
+        # A layer of this id may lie there already, from a removal that was killed.
+        discarded = f"{trash}/{layer}.{os.urandom(6).hex()}"
+        try:
+            os.rename(path, discarded)
+        except FileNotFoundError:
+            if os.path.lexists(path):  # so it is the trash that is missing
+                os.makedirs(trash, mode=0o700, exist_ok=True)
+                os.rename(path, discarded)
         self._empty_trash(trash)
 
     def layers(self) -> Iterator[str]:
@@ -258,7 +262,7 @@ class StorageDriver(ABC):
         """Delete one directory of the trash; for drivers whose layers are no plain trees."""
         tree.remove_tree(parent_fd, name)
 
-    def _empty_trash(self, trash: Path) -> None:
+    def _empty_trash(self, trash: str) -> None:
         try:
             fd = os.open(trash, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 from storagedrivers.errors import ConfigError, PolicyNotFoundError
 from storagedrivers.host import OsRelease
@@ -14,8 +13,7 @@ from storagedrivers.toml import TomlTable
 DEFAULT = "os"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Rule(NamedTuple):
     """An order for some distributions.
 
     Attributes:
@@ -47,8 +45,7 @@ class Rule:
         return int(major) in self.majors or (self.up_to is not None and int(major) <= self.up_to)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Policy(NamedTuple):
     """An order, with others for certain distributions."""
 
     name: str
@@ -76,7 +73,7 @@ def load_policies(file: str | Path | None = None) -> dict[str, Policy]:
     Raises:
         ConfigError: the file is malformed or cannot be read.
     """
-    builtin = resources.files("storagedrivers").joinpath("policies.toml").read_text("utf-8")
+    builtin = Path(__file__).with_name("policies.toml").read_text("utf-8")
     policies = parse_policies(builtin, file="policies.toml")
     if file is not None:
         try:

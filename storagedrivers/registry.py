@@ -8,14 +8,11 @@ chosen, where stevedore lets the last one win.
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
-import inspect
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from stevedore.extension import Extension, ExtensionManager
 
@@ -33,8 +30,7 @@ _OWN = "storagedrivers.drivers."
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
-@dataclass(frozen=True, slots=True)
-class Registered:
+class Registered(NamedTuple):
     """One entry point: a driver, or why it is none.
 
     Attributes:
@@ -101,7 +97,9 @@ class Registry:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """``did you mean …?`` for a name that is none, or None."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, list(known), n=1)
     return f"did you mean {close[0]}?" if close else None
 
 
@@ -182,7 +180,7 @@ def _defect(name: str, plugin: object) -> str | None:
     """What keeps an imported object from being a driver."""
     if not (isinstance(plugin, type) and issubclass(plugin, StorageDriver)):
         return "it is not a subclass of StorageDriver"
-    if inspect.isabstract(plugin):
+    if plugin.__abstractmethods__:
         return f"it lacks {', '.join(sorted(plugin.__abstractmethods__))}"
     if not _NAME.fullmatch(name):
         return f"{name!r} is no name for a driver (words of a-z and 0-9, joined by '-')"

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from storagedrivers.errors import (
     DriverUnsupportedError,
@@ -49,8 +49,7 @@ class Quality(StrEnum):
         return {Quality.BEST: 0, Quality.COPYING: 3, Quality.NONE: 4}[self]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """An installed driver with its answer. ``source`` is the object its entry point names."""
 
     driver: str
@@ -58,8 +57,7 @@ class Candidate:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class Selection(NamedTuple):
     """The choice and why.
 
     Attributes:
@@ -198,8 +196,7 @@ def _in_order(candidates: Sequence[Candidate], order: Sequence[str]) -> tuple[Ca
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Findings:
+class _Findings(NamedTuple):
     candidates: tuple[Candidate, ...]
     policy: Policy
     host: HostFacts

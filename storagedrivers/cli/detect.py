@@ -52,7 +52,7 @@ def host_facts(arguments: argparse.Namespace, config: StorageConfig) -> HostFact
     """
     if arguments.facts is None:
         assert config.root.value is not None
-        return read_host(config.root.value)
+        return read_host(config.root.value, inventory=False)
     name = "/dev/stdin" if arguments.facts == "-" else arguments.facts
     try:
         text = Path(name).read_text("utf-8")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from typing import Any
 
 from storagedrivers.cli import output
 from storagedrivers.cli.detect import add_facts_option, host_facts
 from storagedrivers.config import StorageConfig
-from storagedrivers.policy import find_policy, load_policies
+from storagedrivers.policy import Policy, find_policy, load_policies
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     if arguments.verb == "ls":
         rows = [(one.name, one.description, ", ".join(one.order)) for one in policies.values()]
         if arguments.json:
-            output.document([asdict(one) for one in policies.values()])
+            output.document([_document(one) for one in policies.values()])
         else:
             output.table(("POLICY", "ABOUT", "ORDER"), rows)
         return 0
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     host = host_facts(arguments, config)
     rule = policy.rule_for(host.os)
     if arguments.json:
-        output.document({**asdict(policy), "here": list(policy.order_for(host.os))})
+        output.document({**_document(policy), "here": list(policy.order_for(host.os))})
         return 0
     output.line(f"{policy.name}: {policy.description}")
     output.line(f"order: {', '.join(policy.order)}")
@@ -42,3 +42,7 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
         output.line(f"{one.name}: {', '.join(one.order)} ({one.because})")
     output.line(f"on {host.os.name}: {rule.name if rule else 'the general order'}")
     return 0
+
+
+def _document(policy: Policy) -> dict[str, Any]:
+    return {**policy._asdict(), "rules": [rule._asdict() for rule in policy.rules]}

@@ -21,7 +21,6 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -366,9 +365,9 @@ def _kernel_obstacle(host: HostFacts) -> ProbeResult | None:
     """The obstacles of any filesystem, with remedies for one that most kernels never had."""
     obstacle = kernel_obstacle(host, "aufs")
     if obstacle and obstacle.reason is Reason.NO_KERNEL_SUPPORT:
-        return replace(obstacle, remedy=_kernel_remedy(host))
+        return obstacle._replace(remedy=_kernel_remedy(host))
     if obstacle and obstacle.reason is Reason.NO_PERMISSION:
-        return replace(obstacle, remedy="run as root, outside of a user namespace")
+        return obstacle._replace(remedy="run as root, outside of a user namespace")
     if obstacle is None and host.user_namespace:
         return ProbeResult.no(
             Reason.NO_PERMISSION,

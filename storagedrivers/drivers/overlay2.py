@@ -17,6 +17,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from storagedrivers.driver import (
@@ -41,6 +42,7 @@ from storagedrivers.errors import (
 )
 from storagedrivers.linux import copy, holders, mount, namespace, overlay, tree, trial
 from storagedrivers.linux.scratch import scratch_directory
+from storagedrivers.model import check_layer_id
 
 _LINKS = "l"
 _MODULE = "/sys/module/overlay"
@@ -102,14 +104,14 @@ class Overlay2(StorageDriver):
         self.check_depth(lowers)
         below = [self._diff(lower) for lower in lowers]
         with self.new_layer(layer) as path:
-            diff = path / "diff"
-            diff.mkdir()
-            (path / "work").mkdir(mode=0o700)
+            diff = f"{path}/diff"
+            os.mkdir(diff)
+            os.mkdir(f"{path}/work", 0o700)
             if below:
                 # The merged root shows the metadata of the topmost directory.
                 copy.copy_root_metadata(below[0], diff)
             else:
-                diff.chmod(0o755)
+                os.chmod(diff, 0o755)
             self._make_link(layer)
 
     def mounts(
@@ -132,7 +134,7 @@ class Overlay2(StorageDriver):
                 f"workdir={mount.escape(self._work(layer))}",
                 *self._volatile(layer, scratch=scratch),
             ]
-        return (Mount("overlay", "overlay", options=(*options, *self._features())),)
+        return (Mount("overlay", "overlay", options=(*options, *self._features)),)
 
     def seal(self, layer: str, lowers: Sequence[str]) -> None:
         """Prove that no mount uses the directory as its upper, then take the work directory
@@ -177,10 +179,11 @@ class Overlay2(StorageDriver):
     def status(self) -> Mapping[str, str]:
         """The options that every mount carries."""
         return {
-            "Mount options": ",".join(self._features()),
+            "Mount options": ",".join(self._features),
             "Layers": str(sum(1 for _ in self.layers())),
         }
 
+    @cached_property
     def _features(self) -> tuple[str, ...]:
         return _features(user_namespace=self._user_namespace)
 
@@ -188,7 +191,7 @@ class Overlay2(StorageDriver):
         """``volatile`` leaves a mark in the work directory that forbids the next mount, after a
         crash or not.
         """
-        mark = os.path.join(self._work(layer), "work/incompat/volatile")
+        mark = f"{self._work(layer)}/work/incompat/volatile"
         if os.path.lexists(mark):
             if not scratch:
                 raise StoreError(
@@ -196,21 +199,23 @@ class Overlay2(StorageDriver):
                     resolution="mount it as scratch again, or remove it",
                 )
             with suppress(FileNotFoundError):
-                os.unlink(os.path.join(mark, "dirty"))
+                os.unlink(f"{mark}/dirty")
             os.rmdir(mark)
+        if not scratch:
+            return ()
         release = os.uname().release.split(".")
-        return ("volatile",) if scratch and (int(release[0]), int(release[1])) >= _VOLATILE else ()
+        return ("volatile",) if (int(release[0]), int(release[1])) >= _VOLATILE else ()
 
     # Paths are strings here: pathlib costs more than the system calls of a mount with 100 lowers.
 
     def _diff(self, layer: str) -> str:
-        path = f"{self.layer_path(layer)}/diff"
+        path = f"{self.home}/{check_layer_id(layer)}/diff"
         if not os.path.isdir(path):
             raise NotFoundError(f"{self.name} has no layer {layer}")
         return path
 
     def _work(self, layer: str) -> str:
-        return f"{self.layer_path(layer)}/work"
+        return f"{self.home}/{check_layer_id(layer)}/work"
 
     def _is_writable(self, layer: str) -> bool:
         return os.path.isdir(self._work(layer)) or not self._diff(layer)
@@ -221,7 +226,7 @@ class Overlay2(StorageDriver):
     def _link(self, layer: str) -> str:
         # 64 bits of a hash: the name needs no file that remembers it, and a chance collision fails
         # loudly.
-        short = hashlib.sha256(self.layer_path(layer).name.encode()).hexdigest()[:16]
+        short = hashlib.sha256(check_layer_id(layer).encode()).hexdigest()[:16]
         return f"{self.home}/{_LINKS}/{short}"
 
     def _checked_link(self, layer: str) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import types
 import typing
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from storagedrivers.errors import ConfigError
 
@@ -16,8 +15,7 @@ SCHEMA = 1
 """The version of the JSON document; raised when a reader of the old one could misunderstand it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OsRelease:
+class OsRelease(NamedTuple):
     """The distribution, as os-release(5) names it.
 
     Attributes:
@@ -33,8 +31,7 @@ class OsRelease:
     name: str = "Linux"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disk:
+class Disk(NamedTuple):
     """A mounted local filesystem. Sizes in bytes."""
 
     device: str
@@ -44,8 +41,7 @@ class Disk:
     free_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphRoot:
+class GraphRoot(NamedTuple):
     """The directory that holds the store, and what its filesystem can do.
 
     Attributes:
@@ -85,8 +81,7 @@ class GraphRoot:
     free_inodes: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostFacts:
+class HostFacts(NamedTuple):
     """A host, seen from one process and one graph root.
 
     Attributes:
@@ -133,7 +128,7 @@ class HostFacts:
 
     def to_json(self) -> str:
         """The document that :meth:`from_json` reads; its schema is ``docs/schemas/facts.json``."""
-        document = {"schema": SCHEMA, **asdict(self)}
+        document = {"schema": SCHEMA, **_plain(self)}
         del document["recorded"]
         return json.dumps(document, indent=2) + "\n"
 
@@ -164,7 +159,14 @@ class HostFacts:
             )
         if "recorded" in document:
             raise reader.error(("recorded",), "unknown key")
-        return replace(reader.read(document, cls, ()), recorded=True)
+        return reader.read(document, cls, ())._replace(recorded=True)
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples as dictionaries, for JSON."""
+    if hasattr(value, "_asdict"):
+        return {key: _plain(item) for key, item in value._asdict().items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _leading_digits(text: str) -> str:
@@ -172,7 +174,7 @@ def _leading_digits(text: str) -> str:
 
 
 class _Reader:
-    """Builds frozen dataclasses from JSON values, and says where a value is wrong."""
+    """Builds named tuples from JSON values, and says where a value is wrong."""
 
     def __init__(self, text: str, file: str) -> None:
         self._text = text
@@ -182,9 +184,8 @@ class _Reader:
         if not isinstance(value, dict):
             raise self.error(path, f"must be an object, not {_name(value)}")
         hints = typing.get_type_hints(wanted)
-        known = {field.name for field in fields(wanted)}  # type: ignore[arg-type]
         for key in value:
-            if key not in known:
+            if key not in hints:
                 raise self.error((*path, key), "unknown key")
         arguments = {
             key: self._convert(item, hints[key], (*path, key)) for key, item in value.items()
@@ -192,7 +193,7 @@ class _Reader:
         return wanted(**arguments)
 
     def _convert(self, value: Any, hint: Any, path: tuple[str, ...]) -> Any:
-        if is_dataclass(hint) and isinstance(hint, type):
+        if hasattr(hint, "_fields"):
             return self.read(value, hint, path)
         if typing.get_origin(hint) is tuple:
             if not isinstance(value, list):

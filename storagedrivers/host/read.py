@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from storagedrivers.errors import GraphRootError
@@ -18,12 +17,19 @@ filesystem's name.
 """
 
 
-def read_host(graph_root: str | os.PathLike[str], *, root: str = "/") -> HostFacts:
+def read_host(
+    graph_root: str | os.PathLike[str], *, root: str = "/", inventory: bool = True
+) -> HostFacts:
     """Read the facts of the host below *root*, for a store at *graph_root*.
 
     Only on the live root (``/``) is anything measured: in a scratch directory on the filesystem of
     the graph root, or of its nearest ancestor that exists. A recorded root gives facts marked as
     recorded.
+
+    Args:
+        graph_root: where the store is or will be.
+        root: the host's root directory.
+        inventory: look at memory and disks too; no choice of a driver depends on them.
 
     Raises:
         GraphRootError: the graph root, or what stands where its ancestor should, is not a
@@ -47,7 +53,10 @@ def read_host(graph_root: str | os.PathLike[str], *, root: str = "/") -> HostFac
         container=_container(base),
         recorded=not live,
     )
-    return _with_live_facts(facts) if live else facts
+    if not live:
+        return facts
+    facts = _measured(facts)
+    return _with_inventory(facts) if inventory else facts
 
 
 def _other_system(path: str) -> HostFacts:
@@ -64,34 +73,30 @@ def _other_system(path: str) -> HostFacts:
     )
 
 
-def _with_live_facts(facts: HostFacts) -> HostFacts:
-    import psutil
-
+def _measured(facts: HostFacts) -> HostFacts:
+    """Add what only the live host can tell."""
     from storagedrivers.host.measure import measure
 
-    graph_root = facts.graph_root
-    problem, features = measure(graph_root.probed)
-    graph_root = replace(graph_root, problem=problem)
-    space = os.statvfs(graph_root.probed)
-    return replace(
-        facts,
-        graph_root=replace(
-            graph_root,
+    root = facts.graph_root
+    problem, features = measure(root.probed)
+    space = os.statvfs(root.probed)
+    return facts._replace(
+        graph_root=root._replace(
+            problem=problem,
             total_bytes=space.f_blocks * space.f_frsize,
             free_bytes=space.f_bavail * space.f_frsize,
             total_inodes=space.f_files,
             free_inodes=space.f_favail,
-            **features,  # type: ignore[arg-type]  # all bool or None
+            **features,  # type: ignore[arg-type]  # all of them bool or None
         ),
         uid=os.geteuid(),
         user_namespace=namespace.in_user_namespace(),
         can_mount=namespace.has_capability(syscalls.CAP_SYS_ADMIN),
-        memory_bytes=psutil.virtual_memory().total,
-        disks=_disks(),
     )
 
 
-def _disks() -> tuple[Disk, ...]:
+def _with_inventory(facts: HostFacts) -> HostFacts:
+    """Add memory and disks."""
     import psutil
 
     disks = []
@@ -109,7 +114,7 @@ def _disks() -> tuple[Disk, ...]:
                 free_bytes=usage.free,
             )
         )
-    return tuple(disks)
+    return facts._replace(memory_bytes=psutil.virtual_memory().total, disks=tuple(disks))
 
 
 def _text(path: Path) -> str:

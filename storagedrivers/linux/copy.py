@@ -20,8 +20,6 @@ from collections.abc import Iterator
 
 from storagedrivers.linux import ioctl, tree
 
-_MAX_THREADS = 2  # more were slower on every filesystem measured, docs/performance.md
-
 _CANNOT_CLONE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
 _CANNOT_COPY_RANGE = (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 _NO_XATTRS = (errno.EOPNOTSUPP, errno.ENOSYS)
@@ -94,29 +92,46 @@ class _TreeCopier:
         self._busy = 0
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
+        self._helper: threading.Thread | None = None
         self._links: dict[tuple[int, int], tuple[str, str]] = {}
         self._links_lock = threading.Lock()
         self._top_target_fd = -1
 
     def run(self, source_fd: int, target_fd: int) -> None:
         self._top_target_fd = os.dup(target_fd)
+        self._busy = 1  # so that a helper that is early waits for the first directories
         try:
-            top = _Directory(source_fd, target_fd, None, "")
-            self._copy_entries(top)
-            threads = [
-                threading.Thread(target=self._work, name="storagedrivers-copy")
-                for _ in range(min(_MAX_THREADS, os.cpu_count() or 1) - 1 if self._todo else 0)
-            ]
-            for thread in threads:
-                thread.start()
+            try:
+                self._copy_entries(_Directory(source_fd, target_fd, None, ""))
+            except BaseException as error:
+                self._failure = error
+            finally:
+                self._done()
             self._work()
-            for thread in threads:
-                thread.join()
+            if self._helper is not None:
+                self._helper.join()
             if self._failure is not None:
                 self._close_all()
                 raise self._failure
         finally:
             os.close(self._top_target_fd)
+
+    def _stop_cloning(self) -> None:
+        """Copy contents from now on, with a second thread: a copy waits for memory or the disk.
+
+        Clones are short calls, in which two threads only hand each other the interpreter's lock;
+        more than two were slower on every filesystem.
+        """
+        with self._changed:
+            if self.cloning and self._helper is None and (os.cpu_count() or 1) > 1:
+                self._helper = threading.Thread(target=self._work, name="storagedrivers-copy")
+                self._helper.start()
+            self.cloning = False
+
+    def _done(self) -> None:
+        with self._changed:
+            self._busy -= 1
+            self._changed.notify_all()
 
     def _work(self) -> None:
         while True:
@@ -133,9 +148,7 @@ class _TreeCopier:
                 with self._changed:
                     self._failure = self._failure or error
             finally:
-                with self._changed:
-                    self._busy -= 1
-                    self._changed.notify_all()
+                self._done()
 
     def _copy_directory(self, parent: _Directory, name: str) -> None:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -234,7 +247,7 @@ class _TreeCopier:
             except OSError as error:
                 if error.errno not in _CANNOT_CLONE:
                     raise
-                self.cloning = False
+                self._stop_cloning()
         size = status.st_size
         if status.st_blocks * 512 >= size:
             self._copy_range_of(source, target, 0, size)

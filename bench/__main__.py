@@ -1,0 +1,16 @@
+"""Runs all benchmarks: ``python bench``. Exit code 1 where a limit is missed.
+
+Each can be run alone: ``python bench/detect.py --help``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import detect
+import overlay_cycle
+import pairwise
+import vfs_copy
+
+if __name__ == "__main__":
+    sys.exit(pairwise.run([detect, overlay_cycle, vfs_copy], __doc__))

@@ -139,6 +139,8 @@ def _checked(key: str, setting: Setting) -> Setting:
     if choices and value not in choices:
         place = "" if setting.source == "default" else f" ({setting.source})"
         raise ConfigError(f"{key} is {value!r}{place}, and must be one of {', '.join(choices)}")
+    if value is not None and "\0" in value:
+        raise ConfigError(f"{key} has a NUL character in it")
     if key in _PATHS and value is not None:
         return Setting(os.path.abspath(value), setting.source)
     return setting

@@ -13,7 +13,7 @@ with its traceback; a failed system call that no one translated stays an ``OSErr
     ├── DriverError
     │   ├── DriverNotFoundError     no such name; carries the nearest
     │   ├── DriverLoadError         a plugin that does not import or is no driver
-    │   ├── DriverConflictError     two plugins claim one name
+    │   │   └── DriverConflictError two plugins claim one name
     │   ├── DriverUnsupportedError  a driver that was asked for does not work here
     │   ├── PriorDriverError        layers of a driver that works no longer, or of several
     │   └── NoUsableDriverError     nothing is left; carries every rejected candidate
@@ -31,7 +31,7 @@ with its traceback; a failed system call that no one translated stays an ``OSErr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class StorageDriversError(Exception):
@@ -56,6 +56,23 @@ class StorageDriversError(Exception):
 
     def __str__(self) -> str:
         return self.brief
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # For processes that hand errors to each other: arguments by name are not in ``args``.
+        state = (
+            {**self.__dict__, "errno": self.errno} if isinstance(self, OSError) else self.__dict__
+        )
+        return _rebuild, (type(self), self.args, state)
+
+
+def _rebuild(
+    kind: type[StorageDriversError], args: tuple[Any, ...], state: dict[str, Any]
+) -> StorageDriversError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    for name, value in state.items():
+        setattr(error, name, value)
+    return error
 
 
 class ConfigError(StorageDriversError):

@@ -189,3 +189,20 @@ class ProbeResult(NamedTuple):
             evidence=evidence or {},
             predicted=predicted,
         )
+
+
+def check_probe_result(answer: object) -> None:
+    """Check what a plugin's probe returned.
+
+    Raises:
+        TypeError: it is no ProbeResult, or a field is of another type.
+    """
+    if not isinstance(answer, ProbeResult):
+        raise TypeError(f"it returned {answer!r}")
+    texts = (answer.message, answer.remedy, *answer.evidence.keys(), *answer.evidence.values())
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and isinstance(answer.reason, Reason)
+        and all(isinstance(one, Capability) for one in answer.capabilities)
+    ):
+        raise TypeError(f"a field of {answer!r} is of another type")

@@ -123,21 +123,21 @@ def _policy(name: str, table: TomlTable) -> Policy:
 
 def _rule(table: TomlTable) -> Rule:
     table.only(("name", "ids", "order", "majors", "up_to", "because"))
-    ids = table.strings("ids")
+    ids = table.items("ids", str)
     if not ids:
         raise table.error("ids", "a rule needs at least one os-release id")
     return Rule(
         name=table.get("name", str) or ids[0],
         ids=ids,
         order=_order(table),
-        majors=table.numbers("majors") or (),
+        majors=table.items("majors", int) or (),
         up_to=table.get("up_to", int),
         because=table.get("because", str) or "",
     )
 
 
 def _order(table: TomlTable) -> tuple[str, ...]:
-    order = table.strings("order")
+    order = table.items("order", str)
     if not order:
         raise table.error("order", "needs at least one name of a driver")
     if len(set(order)) != len(order):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from storagedrivers.errors import MountError
 from storagedrivers.host import HostFacts
-from storagedrivers.linux import namespace
+from storagedrivers.linux import mount, namespace
 from storagedrivers.linux.scratch import scratch_directory
 from storagedrivers.model import ProbeResult, Reason
 
@@ -26,7 +26,7 @@ def kernel_obstacle(host: HostFacts, filesystem: str) -> ProbeResult | None:
             f"{filesystem} is a filesystem of Linux, and this is {host.system}",
             predicted=host.recorded,
         )
-    if filesystem not in host.filesystems and filesystem not in host.loadable:
+    if not _is_in_kernel(host, filesystem):
         return ProbeResult.no(
             Reason.NO_KERNEL_SUPPORT,
             f"kernel {host.kernel} has no {filesystem} filesystem and no module for it",
@@ -41,6 +41,13 @@ def kernel_obstacle(host: HostFacts, filesystem: str) -> ProbeResult | None:
             predicted=True,
         )
     return None
+
+
+def _is_in_kernel(host: HostFacts, filesystem: str) -> bool:
+    if filesystem in host.filesystems or filesystem in (host.loadable or ()):
+        return True
+    # In a container the modules of the host are not seen; the kernel would load one all the same.
+    return host.loadable is None and not host.recorded and mount.is_known(filesystem)
 
 
 def try_mount(

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections import Counter
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout
 from typing import Any, NamedTuple
 
 from stevedore.extension import Extension, ExtensionManager
@@ -65,7 +66,8 @@ class Registry:
         """Import every installed driver. A plugin that cannot be imported does not disturb the
         others.
         """
-        return cls(_Manager().registered())
+        with redirect_stdout(sys.stderr):  # a plugin that prints must not spoil the answer
+            return cls(_Manager().registered())
 
     def __iter__(self) -> Iterator[Registered]:
         return iter(self._entries)
@@ -104,30 +106,46 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def _without_conflicts(entries: Iterable[Registered]) -> Iterator[Registered]:
-    """Refuse what claims a name of another; this package's own drivers keep theirs."""
-    ordered = sorted(
-        entries, key=lambda entry: (not entry.source.startswith(_OWN), entry.name, entry.source)
-    )
-    counts = Counter(entry.name for entry in ordered if not entry.source.startswith(_OWN))
-    taken: dict[str, str] = {}
+    """Refuse what claims a name of another; this package's own drivers keep theirs.
+
+    Of two plugins with one name there is no order to trust: neither is taken.
+    """
+    ordered = sorted(entries, key=lambda one: (not _is_own(one), one.name, one.source))
+    claims: dict[str, list[Registered]] = {}
     for entry in ordered:
-        if entry.driver is None:
-            yield entry
-            continue
-        names = (entry.name, *entry.driver.aliases)
-        rival = next((taken[name] for name in names if name in taken), None)
-        if rival is None and counts[entry.name] > 1:
-            rival = "another plugin"
+        if entry.driver:
+            claims.setdefault(entry.name, []).append(entry)
+    owners = {name: rivals[0] for name, rivals in claims.items()}
+    for entry in ordered:
+        rival = _rival(entry, claims, owners) if entry.driver else None
         if rival is None:
-            taken.update(dict.fromkeys(names, entry.source))
             yield entry
         else:
             yield Registered(entry.name, entry.source, failure=_conflict(entry, rival))
 
 
-def _conflict(entry: Registered, rival: str) -> DriverConflictError:
+def _rival(
+    entry: Registered, claims: dict[str, list[Registered]], owners: dict[str, Registered]
+) -> Registered | None:
+    """Who has a name of *entry*, which takes its aliases otherwise."""
+    rivals = [one for one in claims[entry.name] if one is not entry]
+    if rivals and not _is_own(entry):
+        return rivals[0]
+    assert entry.driver
+    for alias in entry.driver.aliases:
+        owner = owners.setdefault(alias, entry)
+        if owner is not entry:
+            return owner
+    return None
+
+
+def _is_own(entry: Registered) -> bool:
+    return entry.source.startswith(_OWN)
+
+
+def _conflict(entry: Registered, rival: Registered) -> DriverConflictError:
     return DriverConflictError(
-        f"{entry.source} claims the name of a driver that {rival} has: {entry.name}",
+        f"{entry.source} ({entry.name}) claims a name of {rival.source} ({rival.name})",
         resolution="uninstall one of them",
     )
 
@@ -182,8 +200,15 @@ def _defect(name: str, plugin: object) -> str | None:
         return "it is not a subclass of StorageDriver"
     if plugin.__abstractmethods__:
         return f"it lacks {', '.join(sorted(plugin.__abstractmethods__))}"
-    if not _NAME.fullmatch(name):
+    if not _is_name(name):
         return f"{name!r} is no name for a driver (words of a-z and 0-9, joined by '-')"
     if getattr(plugin, "name", None) != name:
         return f"it calls itself {getattr(plugin, 'name', None)!r}, and its entry point {name!r}"
+    aliases = plugin.aliases
+    if not (isinstance(aliases, tuple) and all(map(_is_name, aliases))):
+        return f"its aliases are {aliases!r}, which is no tuple of names"
     return None
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None

@@ -23,7 +23,13 @@ from storagedrivers.errors import (
     StorageDriversError,
 )
 from storagedrivers.host import HostFacts
-from storagedrivers.model import Capability, ProbeResult, Reason, is_layer_id
+from storagedrivers.model import (
+    Capability,
+    ProbeResult,
+    Reason,
+    check_probe_result,
+    is_layer_id,
+)
 from storagedrivers.policy import Policy
 from storagedrivers.registry import Registered, Registry
 
@@ -84,7 +90,7 @@ class Selection(NamedTuple):
         probe = next((one.probe for one in self.candidates if one.driver == self.chosen), None)
         if probe is None:
             return Quality.NONE
-        return Quality.BEST if Capability.CHEAP_FORK in probe.capabilities else Quality.COPYING
+        return Quality.BEST if _shares(probe) else Quality.COPYING
 
     def require(self) -> str:
         """The chosen driver's name.
@@ -113,10 +119,13 @@ def _probe(entry: Registered, host: HostFacts) -> ProbeResult:
     if host.graph_root.problem:
         return _nothing_can_be_written(host)
     try:
-        return entry.driver.probe(host, Path(host.graph_root.path) / entry.name)
-    except (
-        Exception
-    ) as error:  # a plugin's bug must not take the other drivers away; it is named as one
+        answer = entry.driver.probe(host, Path(host.graph_root.path) / entry.name)
+        check_probe_result(answer)
+        return answer
+    except (KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as error:
+        # A plugin's bug must not take the other drivers away; it is named as one.
         return ProbeResult.no(
             Reason.PROBE_FAILED,
             f"the probe of {entry.source} has a bug: {type(error).__name__}: {error}",
@@ -242,11 +251,11 @@ class _Findings(NamedTuple):
         )
 
     def by_policy(self, fallback: Fallback) -> Selection:
-        for candidate in self.candidates:
-            if candidate.probe.supported:
-                break
-        else:
+        working = [one for one in self.candidates if one.probe.supported]
+        sharing = [one for one in working if _shares(one.probe)]
+        if not working:
             return self._refused(self._nothing("no driver works here"))
+        candidate = sharing[0] if fallback is Fallback.REFUSE and sharing else working[0]
         rule = self.policy.rule_for(self.host.os)
         where = f" for {rule.name}" if rule else ""
         selection = self._chosen(
@@ -255,6 +264,8 @@ class _Findings(NamedTuple):
         )
         if selection.quality is not Quality.COPYING or fallback is Fallback.ALLOW:
             return selection
+        if sharing:
+            return selection  # the policy prefers to copy
         if fallback is Fallback.REFUSE:
             return self._refused(
                 self._nothing("only copying works here, and the fallback to it is refused")
@@ -290,6 +301,10 @@ class _Findings(NamedTuple):
             candidates=self.candidates,
             refusal=refusal,
         )
+
+
+def _shares(probe: ProbeResult) -> bool:
+    return probe.supported and Capability.CHEAP_FORK in probe.capabilities
 
 
 def _words(probe: ProbeResult | None) -> str:

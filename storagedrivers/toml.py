@@ -11,16 +11,24 @@ from storagedrivers.errors import ConfigError
 
 T = TypeVar("T")
 
+KeyPath = tuple[str | int, ...]
+"""Keys, and places in arrays of tables, from the document to a value."""
+
 
 class TomlTable:
     """One table of a file; knows its place for messages."""
 
     def __init__(
-        self, values: dict[str, Any], *, file: str, text: str, path: tuple[str, ...] = ()
+        self,
+        values: dict[str, Any],
+        *,
+        file: str,
+        lines: dict[KeyPath, int],
+        path: KeyPath = (),
     ) -> None:
         self.values = values
         self._file = file
-        self._text = text
+        self._lines = lines
         self._path = path
 
     @classmethod
@@ -31,12 +39,14 @@ class TomlTable:
             ConfigError: it is no TOML; with the line.
         """
         try:
-            return cls(tomllib.loads(text), file=file, text=text)
+            return cls(tomllib.loads(text), file=file, lines=_LazyLines(text))
         except tomllib.TOMLDecodeError as error:
             place = re.search(r"line (\d+)", str(error))
             line = int(place[1]) if place else text.count("\n") + 1
             brief = re.sub(r" \(at .*\)$", "", str(error))
             raise ConfigError(f"not valid TOML: {brief}", file=file, line=line) from error
+        except (ValueError, RecursionError) as error:  # a number or a nesting beyond all limits
+            raise ConfigError(f"not valid TOML: {error}", file=file, line=1) from error
 
     def only(self, known: Iterable[str]) -> None:
         """Refuse keys that are none of *known*.
@@ -49,39 +59,26 @@ class TomlTable:
             if key not in known:
                 raise self.error(key, f"unknown key; known are {', '.join(known)}")
 
-    def get(self, key: str, kind: type[T], default: T | None = None) -> T | None:
-        """The value of *key*, or *default*.
+    def get(self, key: str, kind: type[T]) -> T | None:
+        """The value of *key*, or None.
 
         Raises:
             ConfigError: it is of another type.
         """
-        value = self.values.get(key, default)
-        if value is not None and (
-            not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool)
-        ):
+        value = self.values.get(key)
+        if value is not None and type(value) is not kind:
             raise self.error(key, f"must be a {_KINDS[kind]}")
         return value
 
-    def strings(self, key: str) -> tuple[str, ...] | None:
-        """A list of strings, or None.
+    def items(self, key: str, kind: type[T]) -> tuple[T, ...] | None:
+        """A list of values of one type, or None.
 
         Raises:
             ConfigError: something else.
         """
         value = self.get(key, list)
-        if value is not None and not all(isinstance(item, str) for item in value):
-            raise self.error(key, "must be a list of strings")
-        return None if value is None else tuple(value)
-
-    def numbers(self, key: str) -> tuple[int, ...] | None:
-        """A list of integers, or None.
-
-        Raises:
-            ConfigError: something else.
-        """
-        value = self.get(key, list)
-        if value is not None and not all(type(item) is int for item in value):
-            raise self.error(key, "must be a list of integers")
+        if value is not None and not all(type(item) is kind for item in value):
+            raise self.error(key, f"must be a list of {_KINDS[kind]}s")
         return None if value is None else tuple(value)
 
     def tables(self, key: str) -> list[TomlTable]:
@@ -90,10 +87,8 @@ class TomlTable:
         Raises:
             ConfigError: something else.
         """
-        value = self.get(key, list) or []
-        if not all(isinstance(item, dict) for item in value):
-            raise self.error(key, "must be an array of tables")
-        return [self._child(key, item) for item in value]
+        found = self.items(key, dict) or ()
+        return [self._child(item, key, place) for place, item in enumerate(found)]
 
     def table(self, key: str) -> TomlTable:
         """A table.
@@ -101,39 +96,21 @@ class TomlTable:
         Raises:
             ConfigError: something else.
         """
-        value = self.values.get(key)
-        if not isinstance(value, dict):
+        value = self.get(key, dict)
+        if value is None:
             raise self.error(key, "must be a table")
-        return self._child(key, value)
+        return self._child(value, key)
 
-    def _child(self, key: str, values: dict[str, Any]) -> TomlTable:
-        return TomlTable(values, file=self._file, text=self._text, path=(*self._path, key))
+    def _child(self, values: dict[str, Any], *path: str | int) -> TomlTable:
+        return TomlTable(values, file=self._file, lines=self._lines, path=(*self._path, *path))
 
     def error(self, key: str, brief: str) -> ConfigError:
-        """A ConfigError about *key* of this table."""
+        """A ConfigError about *key* of this table; of a missing one, with the line of the table."""
         path = (*self._path, key)
-        return ConfigError(brief, file=self._file, line=self._line(path), key=".".join(path))
-
-    def _line(self, path: tuple[str, ...]) -> int | None:
-        """The line of a key: its table's header stands before it; of several alike, the first that
-        fits.
-        """
-        lines = self._text.splitlines()
-        start = 0
-        parent = ".".join(path[:-1])
-        headers = [
-            number
-            for number, line in enumerate(lines)
-            if line.strip().strip("[]").replace('"', "").replace(" ", "") == parent and "[" in line
-        ]
-        pattern = re.compile(
-            rf"\s*\[*\s*(?:[\w.\"-]+\.)?[\"']?{re.escape(path[-1])}[\"']?\s*(=|\]|\.)"
-        )
-        for start in headers or [0]:
-            for number in range(start, len(lines)):
-                if pattern.match(lines[number]):
-                    return number + 1
-        return headers[0] + 1 if headers else None
+        ends = range(len(path), 0, -1)
+        line = next((self._lines[path[:end]] for end in ends if path[:end] in self._lines), 1)
+        name = ".".join(part for part in path if isinstance(part, str))
+        return ConfigError(brief, file=self._file, line=line, key=name)
 
 
 _KINDS: dict[type, str] = {
@@ -143,3 +120,62 @@ _KINDS: dict[type, str] = {
     bool: "boolean",
     dict: "table",
 }
+
+
+class _LazyLines(dict[KeyPath, int]):
+    """The lines of tables and of keys that begin a line; found when the first is asked for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text: str | None = text
+
+    def __contains__(self, path: object) -> bool:
+        if self._text is not None:
+            self.update(_lines_of_keys(self._text))
+            self._text = None
+        return super().__contains__(path)
+
+
+def _lines_of_keys(text: str) -> dict[KeyPath, int]:
+    lines: dict[KeyPath, int] = {}
+    counts: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    part = r"""(?:"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[\w-]+)"""
+    dotted = rf"({part}(?:\s*\.\s*{part})*)"
+    for number, line in enumerate(_without_long_strings(text).splitlines(), 1):
+        if header := re.match(rf"\s*(\[\[?)\s*{dotted}\s*\]", line):
+            table = _resolve([_unquote(one) for one in re.findall(part, header[2])], counts)
+            if header[1] == "[[":
+                counts[table] = counts.get(table, -1) + 1
+                table = (*table, counts[table])
+            lines.setdefault(table, number)
+        elif key := re.match(rf"\s*{dotted}\s*=", line):
+            path = table
+            for one in re.findall(part, key[1]):
+                path = (*path, _unquote(one))
+                lines.setdefault(path, number)
+    return lines
+
+
+def _resolve(key: list[str], counts: dict[KeyPath, int]) -> KeyPath:
+    """The path of a header: of an array of tables on the way, the last table is meant."""
+    path: KeyPath = ()
+    for part in key[:-1]:
+        path = (*path, part)
+        if path in counts:
+            path = (*path, counts[path])
+    return (*path, key[-1])
+
+
+def _unquote(part: str) -> str:
+    if part[0] == '"':
+        return str(tomllib.loads(f"x = {part}")["x"])
+    return part.strip("'")
+
+
+def _without_long_strings(text: str) -> str:
+    """The text with strings of several lines emptied, but for their line ends."""
+    long_string = r'"{3}(?:[^\\]|\\.)*?"{3,5}' + r"|'{3}.*?'{3,5}"
+    return re.sub(
+        long_string, lambda match: '""' + "\n" * match[0].count("\n"), text, flags=re.DOTALL
+    )

@@ -57,7 +57,7 @@ def nothing_left(
 
 
 @pytest.fixture(scope="session")
-def filesystem(
+def made_filesystems(
     tmp_path_factory: pytest.TempPathFactory, mounted_for_session: set[str]
 ) -> Iterator[Callable[[str], Path]]:
     """Gives the mountpoint of a filesystem by its name; each is made once, and used in
@@ -80,13 +80,13 @@ def filesystem(
 
 @pytest.fixture
 def on_filesystem(
-    filesystem: Callable[[str], Path], request: pytest.FixtureRequest
+    made_filesystems: Callable[[str], Path], request: pytest.FixtureRequest
 ) -> Callable[[str], Path]:
     """Gives an empty directory on a filesystem by its name."""
 
     def get(name: str) -> Path:
         directory = (
-            filesystem(name) / f"test-{abs(hash(request.node.nodeid)):x}-{os.urandom(2).hex()}"
+            made_filesystems(name) / f"test-{abs(hash(request.node.nodeid)):x}-{os.urandom(2).hex()}"
         )
         directory.mkdir()
         return directory

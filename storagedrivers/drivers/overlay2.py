@@ -55,20 +55,31 @@ _OTHER_FILESYSTEM = "put the graph root on ext4, xfs (ftype=1) or btrfs"
 _MULTIPLE_LOWERS = (4, 0)  # Linux 4.0
 _RHEL_BACKPORT = 514  # 3.10.0-514.el7: docs.docker.com, OverlayFS storage driver, prerequisites
 _USER_NAMESPACE = (5, 11)  # Linux 5.11 lets a user namespace mount overlay
-_NO_UPPER = (
-    "9p",
-    "afs",
-    "aufs",
-    "beegfs",
-    "ceph",
-    "cifs",
-    "ecryptfs",
-    "gpfs",
-    "lustre",
-    "nfs",
-    "nfs4",
-    "smb3",
-    "vfat",
+_NO_UPPER = frozenset(
+    [
+        "9p",
+        "afs",
+        "aufs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "ecryptfs",
+        "erofs",
+        "exfat",
+        "gpfs",
+        "hfsplus",
+        "iso9660",
+        "lustre",
+        "msdos",
+        "nfs",
+        "nfs4",
+        "ntfs",
+        "ntfs3",
+        "smb3",
+        "squashfs",
+        "vboxsf",
+        "vfat",
+    ]
 )
 
 
@@ -288,7 +299,9 @@ def _backing_obstacle(host: HostFacts) -> ProbeResult | None:
     stacked = root.filesystem in _NO_UPPER
     untried = host.recorded and (
         root.filesystem.startswith("fuse")
+        # zfs before 2.2 and btrfs before Linux 4.7
         or (root.filesystem == "zfs" and not root.rename_whiteout)
+        or (root.filesystem == "btrfs" and root.rename_whiteout is False)
     )
     if stacked or untried:
         return no(
@@ -335,9 +348,9 @@ def _age_obstacle(host: HostFacts) -> ProbeResult | None:
 def _has_backport(kernel: str) -> bool:
     base, _, rest = kernel.partition("-")
     build = rest.partition(".")[0]
-    return (
-        base == "3.10.0" and ".el7" in kernel and build.isdigit() and int(build) >= _RHEL_BACKPORT
-    )
+    if base != "3.10.0" or not build.isdigit() or int(build) < _RHEL_BACKPORT:
+        return False
+    return ".el7" in kernel or ".vz7" in kernel  # Virtuozzo builds on it
 
 
 def _trial(host: HostFacts) -> ProbeResult:

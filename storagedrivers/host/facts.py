@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from typing import Any, NamedTuple, TypeVar
 
 from storagedrivers.errors import ConfigError
+from storagedrivers.model import Reason
 
 T = TypeVar("T")
+
+PROBLEMS = ("", Reason.READ_ONLY, Reason.NOT_WRITABLE, Reason.NO_SPACE)
 
 SCHEMA = 1
 """The version of the JSON document; raised when a reader of the old one could misunderstand it."""
@@ -90,7 +94,8 @@ class HostFacts(NamedTuple):
         kernel: the release, such as ``6.1.0-18-amd64``.
         os: the distribution.
         filesystems: what the kernel has, from /proc/filesystems, sorted.
-        loadable: filesystems it lacks but has a module for, of those that drivers ask about.
+        loadable: filesystems it lacks but has a module for, of those that drivers ask about; None
+            where the list of modules is not there.
         graph_root: where the store is, and its filesystem.
         uid: the effective user.
         user_namespace: whether the process is outside the initial user namespace.
@@ -107,7 +112,7 @@ class HostFacts(NamedTuple):
     kernel: str = ""
     os: OsRelease = OsRelease()
     filesystems: tuple[str, ...] = ()
-    loadable: tuple[str, ...] = ()
+    loadable: tuple[str, ...] | None = ()
     graph_root: GraphRoot = GraphRoot()
     uid: int = 0
     user_namespace: bool = False
@@ -148,10 +153,13 @@ class HostFacts(NamedTuple):
             raise ConfigError(
                 f"not valid JSON: {error.msg}", file=file, line=error.lineno
             ) from error
+        except (ValueError, RecursionError) as error:  # a number or a nesting beyond all limits
+            raise ConfigError(f"not a document of host facts: {error}", file=file) from error
         reader = _Reader(text, file)
         if not isinstance(document, dict):
             raise ConfigError("not a JSON object", file=file, line=1)
-        if document.pop("schema", None) != SCHEMA:
+        schema = document.pop("schema", None)
+        if type(schema) is not int or schema != SCHEMA:
             raise reader.error(
                 ("schema",),
                 f"this program reads host facts of schema {SCHEMA}",
@@ -159,7 +167,10 @@ class HostFacts(NamedTuple):
             )
         if "recorded" in document:
             raise reader.error(("recorded",), "unknown key")
-        return reader.read(document, cls, ())._replace(recorded=True)
+        facts = reader.read(document, cls, ())
+        if facts.graph_root.problem not in PROBLEMS:
+            raise reader.error(("graph_root", "problem"), f"must be one of {', '.join(PROBLEMS)}")
+        return facts._replace(recorded=True)
 
 
 def _plain(value: Any) -> Any:
@@ -187,41 +198,71 @@ class _Reader:
         for key in value:
             if key not in hints:
                 raise self.error((*path, key), "unknown key")
+        for key in hints.keys() - value.keys() - wanted._field_defaults.keys():  # type: ignore[attr-defined]
+            raise self.error(path, f"lacks the key {key!r}")
         arguments = {
             key: self._convert(item, hints[key], (*path, key)) for key, item in value.items()
         }
         return wanted(**arguments)
 
     def _convert(self, value: Any, hint: Any, path: tuple[str, ...]) -> Any:
-        if hasattr(hint, "_fields"):
-            return self.read(value, hint, path)
-        if typing.get_origin(hint) is tuple:
+        choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if value is None and type(None) in choices:
+            return None
+        if hasattr(choices[0], "_fields"):
+            return self.read(value, choices[0], path)
+        if typing.get_origin(choices[0]) is tuple:
             if not isinstance(value, list):
                 raise self.error(path, f"must be a list, not {_name(value)}")
-            return tuple(self._convert(item, typing.get_args(hint)[0], path) for item in value)
-        allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        if type(value) not in allowed:  # not isinstance: a bool is no number here
-            names = " or ".join("null" if one is type(None) else one.__name__ for one in allowed)
+            kind = typing.get_args(choices[0])[0]
+            return tuple(
+                self._convert(item, kind, (*path, str(place))) for place, item in enumerate(value)
+            )
+        if type(value) not in choices:  # not isinstance: a bool is no number here
+            names = " or ".join("null" if one is type(None) else one.__name__ for one in choices)
             raise self.error(path, f"must be {names}, not {_name(value)}")
         return value
 
     def error(
         self, path: tuple[str, ...], brief: str, *, resolution: str | None = None
     ) -> ConfigError:
-        key = ".".join(path)
-        line = self._line_of(path)
-        return ConfigError(brief, file=self._file, line=line, key=key, resolution=resolution)
-
-    def _line_of(self, path: tuple[str, ...]) -> int | None:
-        """The line of a key: its parents' keys stand before it, in this order."""
-        position = 0
-        for key in path:
-            found = self._text.find(json.dumps(key), position)
-            if found < 0:
-                return None
-            position = found
-        return self._text.count("\n", 0, position) + 1
+        return ConfigError(
+            brief,
+            file=self._file,
+            line=_lines_of_keys(self._text).get(path),
+            key=".".join(path) or None,
+            resolution=resolution,
+        )
 
 
 def _name(value: Any) -> str:
     return "null" if value is None else type(value).__name__
+
+
+def _lines_of_keys(text: str) -> dict[tuple[str, ...], int]:
+    """The line of every key and list item of a valid JSON document, by its path."""
+    lines: dict[tuple[str, ...], int] = {}
+    path: list[str] = []  # of the value that comes next; an item's place in a list is a key too
+    lists: list[bool] = []
+    wants_key = False
+    for token in re.finditer(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', text):
+        word = token[0]
+        if word in "{[":
+            lists.append(word == "[")
+            path.append("0")
+            wants_key = word == "{"
+        elif word in "}]":
+            lists.pop()
+            path.pop()
+        elif word == ",":
+            wants_key = not lists[-1]
+            if lists[-1]:
+                path[-1] = str(int(path[-1]) + 1)
+        elif wants_key:
+            path[-1] = json.loads(word)
+            wants_key = False
+        else:
+            continue
+        if word not in "}]":
+            lines.setdefault(tuple(path), text.count("\n", 0, token.start()) + 1)
+    return lines

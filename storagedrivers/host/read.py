@@ -9,7 +9,7 @@ from pathlib import Path
 from storagedrivers.errors import GraphRootError
 from storagedrivers.host.facts import Disk, GraphRoot, HostFacts, OsRelease
 from storagedrivers.linux import namespace, syscalls
-from storagedrivers.linux.mountinfo import find_mount, read_mountinfo
+from storagedrivers.linux.mountinfo import find_mount, mount_of, read_mountinfo
 
 ASKED_FILESYSTEMS = ("aufs", "btrfs", "erofs", "fuse", "overlay", "squashfs", "xfs", "zfs")
 """What is looked up among the modules when the kernel does not have it; a module has the
@@ -118,10 +118,10 @@ def _with_inventory(facts: HostFacts) -> HostFacts:
 
 
 def _text(path: Path) -> str:
-    """A file's text; empty where it is not there."""
+    """A file's text; empty where it is not there, or not for this user (/proc with hidepid)."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return ""
 
 
@@ -129,12 +129,12 @@ def _filesystems(text: str) -> tuple[str, ...]:
     return tuple(sorted(line.split()[-1] for line in text.splitlines() if line.split()))
 
 
-def _loadable(modules: Path, present: tuple[str, ...]) -> tuple[str, ...]:
-    """Filesystems that have a module for this kernel, by modules.dep of depmod(8)."""
-    missing = [name for name in ASKED_FILESYSTEMS if name not in present]
-    if not missing:
-        return ()
+def _loadable(modules: Path, present: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Filesystems that have a module for this kernel, by modules.dep of depmod(8) if there."""
     index = _text(modules / "modules.dep")
+    if not index:
+        return None
+    missing = (name for name in ASKED_FILESYSTEMS if name not in present)
     return tuple(name for name in missing if f"/{name}.ko" in index)
 
 
@@ -156,7 +156,10 @@ def _os_release(root: Path) -> OsRelease:
 def _graph_root(path: str, base: Path) -> GraphRoot:
     live = str(base) == "/"
     probed = _nearest_directory(path) if live else path
-    entry = find_mount(read_mountinfo(str(base / "proc/self/mountinfo")), probed)
+    if live:
+        entry = mount_of(probed)
+    else:
+        entry = find_mount(read_mountinfo(str(base / "proc/self/mountinfo")), probed)
     if entry is None:
         return GraphRoot(path=path, probed=probed)
     return GraphRoot(
@@ -190,7 +193,7 @@ def _container(root: Path) -> str:
         return "docker"
     if (root / "run/.containerenv").exists():
         return "podman"
-    for field in _environment(root / "proc/1/environ"):
+    for field in _text(root / "proc/1/environ").split("\0"):
         if field.startswith("container="):
             return field.partition("=")[2]
     cgroups = _text(root / "proc/1/cgroup")
@@ -198,10 +201,3 @@ def _container(root: Path) -> str:
         if f"/{word}" in cgroups:
             return name
     return ""
-
-
-def _environment(path: Path) -> list[str]:
-    try:
-        return _text(path).split("\0")
-    except OSError:
-        return []  # another user's process

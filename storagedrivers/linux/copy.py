@@ -5,9 +5,9 @@ ACLs and file capabilities, hard links within the tree, symlinks, devices, fifos
 any bytes, any depth. Contents are shared where the filesystem can (FICLONE), else copied inside the
 kernel.
 
-The order for each file matters: contents, owner (it clears setuid and capabilities), mode, ACLs
-(they rewrite the group bits), other attributes, times. A directory gets its own after its last
-child.
+The order for each file matters: contents, owner (it clears setuid and capabilities), attributes
+(user ones need the right to write), mode, ACLs (they rewrite the group bits), capabilities, times.
+A directory gets its own after its last child: a default ACL would pass on to children made later.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 
 from storagedrivers.linux import ioctl, tree
 
 _CANNOT_CLONE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
 _CANNOT_COPY_RANGE = (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+_ACLS = ("system.posix_acl_access", "system.posix_acl_default")
+# Overlay's own tell of a place in a stack; xfs shows its ACLs under a second name.
+_LEFT_OUT = ("trusted.overlay.", "user.overlay.", "trusted.SGI_ACL_")
 _NO_XATTRS = (errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -35,13 +39,16 @@ def copy_tree(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
     Raises:
         OSError: the first failure; what was copied until then stays, for the caller to remove.
     """
-    copier = _TreeCopier()
     source_fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         os.close(source_fd)
         raise
+    for name in _ACLS:  # what the target inherited would pass on to its children
+        with suppress(OSError):
+            os.removexattr(target_fd, name)
+    copier = _TreeCopier()
     copier.run(source_fd, target_fd)
     return copier.cloning
 
@@ -69,8 +76,12 @@ class _Directory:
         try:
             _copy_metadata(self.source_fd, self.target_fd, self.status)
         finally:
-            os.close(self.source_fd)
-            os.close(self.target_fd)
+            self.close()
+
+    def close(self) -> None:
+        """Close both."""
+        os.close(self.source_fd)
+        os.close(self.target_fd)
 
     def path(self) -> str:
         """The names from the top to this directory."""
@@ -152,16 +163,19 @@ class _TreeCopier:
 
     def _copy_directory(self, parent: _Directory, name: str) -> None:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
+        with ExitStack() as opened:
+            opened.callback(self._release, parent)
             source_fd = os.open(name, flags, dir_fd=parent.source_fd)
-            try:
-                target_fd = os.open(name, flags, dir_fd=parent.target_fd)
-            except OSError:
-                os.close(source_fd)
-                raise
-        finally:
+            opened.callback(os.close, source_fd)
+            target_fd = os.open(name, flags, dir_fd=parent.target_fd)
+            opened.pop_all()  # both belong to the directory now
+        directory = _Directory(source_fd, target_fd, parent, name)
+        try:
             self._release(parent)
-        self._copy_entries(_Directory(source_fd, target_fd, parent, name))
+        except BaseException:
+            directory.close()
+            raise
+        self._copy_entries(directory)
 
     def _copy_entries(self, directory: _Directory) -> None:
         subdirectories = []
@@ -191,7 +205,8 @@ class _TreeCopier:
     def _close_all(self) -> None:
         """After a failure: let go of the directories whose children were never opened."""
         for directory, _ in self._todo:
-            self._release(directory)
+            with suppress(OSError):  # the first failure is the one that counts
+                self._release(directory)
 
     def _copy_entry(self, directory: _Directory, name: str) -> None:
         status = os.stat(name, dir_fd=directory.source_fd, follow_symlinks=False)
@@ -309,7 +324,8 @@ def _copy_special(directory: _Directory, name: str, status: os.stat_result) -> N
     # No xattr call takes a directory and a name; through /proc the directory stays the opened one.
     source_path = f"/proc/self/fd/{directory.source_fd}/{name}"
     target_path = f"/proc/self/fd/{target_fd}/{name}"
-    copy_xattrs(source_path, target_path, follow_symlinks=False)
+    names = _xattr_names(source_path, follow_symlinks=False)
+    _set_xattrs(source_path, target_path, names, follow_symlinks=False)
     times = (status.st_atime_ns, status.st_mtime_ns)
     os.utime(name, ns=times, dir_fd=target_fd, follow_symlinks=False)
 
@@ -318,8 +334,11 @@ def _copy_metadata(source: int, target: int, status: os.stat_result) -> None:
     created = os.fstat(target)
     if (created.st_uid, created.st_gid) != (status.st_uid, status.st_gid):
         os.chown(target, status.st_uid, status.st_gid)
+    names = _xattr_names(source)
+    late = [name for name in names if name in _ACLS or name == "security.capability"]
+    _set_xattrs(source, target, [name for name in names if name not in late])
     os.chmod(target, stat.S_IMODE(status.st_mode))
-    copy_xattrs(source, target)
+    _set_xattrs(source, target, sorted(late, reverse=True))  # system.… before security.…
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
@@ -342,29 +361,20 @@ def copy_root_metadata(source: str | os.PathLike[str], target: str | os.PathLike
         os.close(source_fd)
 
 
-def copy_xattrs(source: int | str, target: int | str, *, follow_symlinks: bool = True) -> None:
-    """Copy every extended attribute, ACLs first and file capabilities last.
-
-    Overlay's own (``trusted.overlay.*``, ``user.overlay.*``) are left out.
-
-    Raises:
-        OSError: the target's filesystem refuses one that the source has.
-    """
+def _xattr_names(path: int | str, *, follow_symlinks: bool = True) -> list[str]:
+    """The names of a file's attributes that are copied."""
     try:
-        names = os.listxattr(source, follow_symlinks=follow_symlinks)
+        names = os.listxattr(path, follow_symlinks=follow_symlinks)
     except OSError as error:
         if error.errno in _NO_XATTRS:
-            return
+            return []
         raise
-    if len(names) > 1:
-        names.sort(key=_xattr_order)
+    return [name for name in names if not name.startswith(_LEFT_OUT)]
+
+
+def _set_xattrs(
+    source: int | str, target: int | str, names: list[str], *, follow_symlinks: bool = True
+) -> None:
     for name in names:
-        if not name.startswith(("trusted.overlay.", "user.overlay.")):
-            value = os.getxattr(source, name, follow_symlinks=follow_symlinks)
-            os.setxattr(target, name, value, follow_symlinks=follow_symlinks)
-
-
-def _xattr_order(name: str) -> int:
-    if name.startswith("system.posix_acl_"):
-        return 0
-    return 2 if name == "security.capability" else 1
+        value = os.getxattr(source, name, follow_symlinks=follow_symlinks)
+        os.setxattr(target, name, value, follow_symlinks=follow_symlinks)

@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from storagedrivers.linux import tree
-from storagedrivers.linux.mountinfo import MountEntry, find_mount, is_below, read_mountinfo
+from storagedrivers.linux.mountinfo import (
+    MountEntry,
+    find_mount,
+    is_below,
+    mount_of,
+    read_mountinfo,
+)
 
 
 def find_writers(path: str | os.PathLike[str]) -> list[str]:
@@ -31,11 +37,12 @@ class _Search:
     def __init__(self, path: str) -> None:
         self.path = path
         self.device = os.stat(path).st_dev
-        own = find_mount(read_mountinfo(), path)
+        own = mount_of(path)
         self.mount_device = own.device if own else ""
         self.fs_path = _path_in_filesystem(path, own) if own else path
         self._inodes: set[tuple[int, int]] | None = None
-        self._namespaces: dict[str, dict[int, MountEntry]] = {}
+        self._views: dict[tuple[str, int, int], dict[int, MountEntry]] = {}
+        self._told: set[tuple[str, int]] = set()
 
     def run(self) -> Iterator[str]:
         for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -45,21 +52,35 @@ class _Search:
                 continue  # it ended, or is none of ours
 
     def _process(self, pid: str) -> Iterator[str]:
-        namespace = os.readlink(f"/proc/{pid}/ns/mnt")
-        mounts = self._namespaces.get(namespace)
-        if mounts is None:
-            entries = read_mountinfo(f"/proc/{pid}/mountinfo")
-            mounts = self._namespaces[namespace] = {entry.mount_id: entry for entry in entries}
-            for entry in entries:
-                if entry.device == self.mount_device and is_below(entry.root, self.fs_path):
-                    yield f"mounted at {entry.mountpoint} in the namespace of {_name(pid)}"
-        for link in ("cwd", "root"):
-            if self._is_inside(f"/proc/{pid}/{link}", None, mounts):
-                yield f"{link} of {_name(pid)}"
+        mounts: dict[int, MountEntry] = {}
+        for thread in os.listdir(f"/proc/{pid}/task"):  # each may have a namespace of its own
+            task = f"/proc/{pid}/task/{thread}"
+            mounts = yield from self._mounts_of(task, pid)
+            for link in ("cwd", "root"):
+                if self._is_inside(f"{task}/{link}", None, mounts):
+                    yield f"{link} of {_name(pid)}"
         for fd in os.listdir(f"/proc/{pid}/fd"):
             if self._is_open_for_writing(pid, fd, mounts):
                 yield f"descriptor {fd} of {_name(pid)}"
         yield from self._mappings(pid)
+
+    def _mounts_of(self, task: str, pid: str) -> Generator[str, None, dict[int, MountEntry]]:
+        """The mounts that a thread sees; yields a sentence for each of the tree."""
+        root = os.stat(f"{task}/root")
+        # After chroot(2) a process sees the mounts below its root only.
+        view = (os.readlink(f"{task}/ns/mnt"), root.st_dev, root.st_ino)
+        if view not in self._views:
+            entries = read_mountinfo(f"{task}/mountinfo")
+            self._views[view] = {entry.mount_id: entry for entry in entries}
+            for entry in entries:
+                if (
+                    entry.device == self.mount_device
+                    and is_below(entry.root, self.fs_path)
+                    and (view[0], entry.mount_id) not in self._told
+                ):
+                    self._told.add((view[0], entry.mount_id))
+                    yield f"mounted at {entry.mountpoint} in the namespace of {_name(pid)}"
+        return self._views[view]
 
     def _is_open_for_writing(self, pid: str, fd: str, mounts: dict[int, MountEntry]) -> bool:
         link = f"/proc/{pid}/fd/{fd}"
@@ -96,9 +117,8 @@ class _Search:
         """Whether a cwd or root shows a path of a mount that is no longer in the tree."""
         if mount_id is not None:
             return False
-        pid = link.split("/")[2]
         try:
-            there = os.stat(f"/proc/{pid}/root{os.readlink(link)}")
+            there = os.stat(f"{os.path.dirname(link)}/root{os.readlink(link)}")
         except OSError:
             return True
         here = os.stat(link)
@@ -107,16 +127,20 @@ class _Search:
     def _mappings(self, pid: str) -> Iterator[str]:
         with open(f"/proc/{pid}/maps", errors="replace") as file:
             for line in file:
-                _, permissions, _, device, inode = line.split(maxsplit=5)[:5]
+                place, permissions, _, _, inode = line.split(maxsplit=5)[:5]
                 if permissions[1] != "w" or permissions[3] != "s" or inode == "0":
                     continue
-                major, _, minor = device.partition(":")
-                number = os.makedev(int(major, 16), int(minor, 16))
-                if number == self.device and (number, int(inode)) in self._tree_inodes():
+                try:
+                    # The device in the line is the filesystem's, on btrfs not the subvolume's.
+                    status = os.stat(f"/proc/{pid}/map_files/{place}")
+                except OSError:
+                    continue  # unmapped meanwhile
+                key = (status.st_dev, status.st_ino)
+                if status.st_dev == self.device and key in self._tree_inodes():
                     yield f"shared memory mapping of {_name(pid)}"
 
     def _tree_inodes(self) -> set[tuple[int, int]]:
-        """Walked only when something might be inside: after a lazy unmount."""
+        """Walked only when something might be inside: shared memory, or after a lazy unmount."""
         if self._inodes is None:
             self._inodes = tree.tree_inodes(self.path)
         return self._inodes

@@ -140,6 +140,15 @@ def mounted(mounts: Sequence[Mount], mountpoint: StrPath) -> Iterator[StrPath]:
         unmount_all(mounts, mountpoint)
 
 
+def is_known(filesystem: str) -> bool:
+    """Whether the kernel has *filesystem*, or a module for it; False where it does not tell."""
+    try:
+        os.close(syscalls.fsopen(filesystem))
+    except OSError:  # ENODEV; EPERM without privilege; ENOSYS before Linux 5.2
+        return False
+    return True
+
+
 # Overlay
 
 
@@ -163,37 +172,86 @@ def mount_overlay_by_fsconfig(value: Mount, target: StrPath) -> bool:
     flags, options = _split_flags(value.options)
     with ExitStack() as stack:
         try:
-            context = _opened(stack, syscalls.fsopen("overlay"))
+            context = _Context(stack)
         except OSError as error:
-            if error.errno in (
-                errno.ENOSYS,
-                errno.EPERM,
-            ):  # EPERM: a seccomp filter of old container engines
+            # EPERM is also what seccomp filters of old container engines say.
+            if error.errno in (errno.ENOSYS, errno.EPERM):
                 return False
             raise
         try:
-            for option in options:
-                key, _, argument = option.partition("=")
-                if key == "lowerdir":
-                    for lower in split_lowers(argument):
-                        if not _set_path(stack, context, "lowerdir+", lower):
-                            return False
-                elif key in ("upperdir", "workdir"):
-                    if not _set_path(stack, context, key, unescape(argument)):
-                        return False
-                elif argument:
-                    syscalls.fsconfig(
-                        context, syscalls.FSCONFIG_SET_STRING, key, os.fsencode(argument)
-                    )
-                else:
-                    syscalls.fsconfig(context, syscalls.FSCONFIG_SET_FLAG, key, None)
-            syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE, None, None)
-            attributes = _mount_attributes(flags)
-            tree = _opened(stack, syscalls.fsmount(context, syscalls.FSMOUNT_CLOEXEC, attributes))
+            if not all(map(context.set_option, options)):
+                return False
+            tree = context.create(_mount_attributes(flags))
         except OSError as error:
-            raise _mount_error(value, target, error, _messages(context)) from error
+            raise _mount_error(value, target, error, context.words()) from error
         syscalls.move_mount(tree, "", syscalls.AT_FDCWD, target, syscalls.MOVE_MOUNT_F_EMPTY_PATH)
     return True
+
+
+class _Context:
+    """An overlay that is being configured, fsopen(2); what it opens is the stack's to close."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._fd = self._opened(syscalls.fsopen("overlay"))
+        self._words: list[str] = []
+
+    def set_option(self, option: str) -> bool:
+        """Set one option of mount(2); False where the kernel does not know it in this form."""
+        key, _, argument = option.partition("=")
+        if key == "lowerdir":
+            return all(self._set_path("lowerdir+", lower) for lower in split_lowers(argument))
+        if key in ("upperdir", "workdir"):
+            return self._set_path(key, unescape(argument))
+        if argument:
+            self._set(syscalls.FSCONFIG_SET_STRING, key, os.fsencode(argument))
+        else:
+            self._set(syscalls.FSCONFIG_SET_FLAG, key, None)
+        return True
+
+    def _set_path(self, key: str, path: str) -> bool:
+        """Set a path by descriptor (Linux 6.13), else by name (6.8)."""
+        fd = self._opened(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        try:
+            self._set(syscalls.FSCONFIG_SET_FD, key, None, fd)
+            return True
+        except OSError as error:
+            if not self._is_unknown(error):
+                raise
+        name = os.fsencode(path)
+        if len(name) > _MAX_STRING or b"\\" in name:
+            name = b"/proc/self/fd/%d" % fd
+        try:
+            self._set(syscalls.FSCONFIG_SET_STRING, key, name)
+        except OSError as error:
+            if not self._is_unknown(error):
+                raise
+            return False
+        return True
+
+    def _is_unknown(self, error: OSError) -> bool:
+        """Whether the kernel does not take such an option, rather than its value."""
+        return error.errno == errno.EINVAL and "too many" not in self.words()
+
+    def _set(self, command: int, key: str, value: bytes | None, aux: int = 0) -> None:
+        syscalls.fsconfig(self._fd, command, key, value, aux)
+
+    def create(self, attributes: int) -> int:
+        """Make the superblock; a detached mount of it."""
+        syscalls.fsconfig(self._fd, syscalls.FSCONFIG_CMD_CREATE, None, None)
+        return self._opened(syscalls.fsmount(self._fd, syscalls.FSMOUNT_CLOEXEC, attributes))
+
+    def words(self) -> str:
+        """What the kernel has had to say: lines such as ``e overlay: …``."""
+        while True:
+            try:
+                self._words.append(os.read(self._fd, 8192).decode(errors="replace").strip())
+            except OSError:  # ENODATA: no more
+                return "\n".join(self._words)
+
+    def _opened(self, fd: int) -> int:
+        self._stack.callback(os.close, fd)
+        return fd
 
 
 def mount_overlay_by_options(value: Mount, target: StrPath) -> None:
@@ -214,41 +272,6 @@ def mount_overlay_by_options(value: Mount, target: StrPath) -> None:
     namespace.in_directory(
         base, lambda: _classic_mount(value.source, absolute_target, "overlay", flags, data)
     )
-
-
-def _set_path(stack: ExitStack, context: int, key: str, path: str) -> bool:
-    """Set a path option by descriptor (6.13), else by name (6.8); False where neither is known."""
-    fd = _opened(stack, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-    try:
-        syscalls.fsconfig(context, syscalls.FSCONFIG_SET_FD, key, None, fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        name = os.fsencode(path)
-        if len(name) > _MAX_STRING or b"\\" in name:
-            name = b"/proc/self/fd/%d" % fd
-        try:
-            syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, key, name)
-        except OSError as again:
-            if again.errno == errno.EINVAL and "too many" not in _messages(context):
-                return False
-            raise
-    return True
-
-
-def _opened(stack: ExitStack, fd: int) -> int:
-    stack.callback(os.close, fd)
-    return fd
-
-
-def _messages(context: int) -> str:
-    """What the kernel has to say about a filesystem context: lines such as ``e overlay: …``."""
-    lines = []
-    while True:
-        try:
-            lines.append(os.read(context, 8192).decode(errors="replace").strip())
-        except OSError:  # ENODATA: no more
-            return "\n".join(lines)
 
 
 def _relative_to_common_directory(options: Sequence[str]) -> tuple[str, list[str]]:
@@ -304,10 +327,12 @@ def _bind(source: str, target: StrPath, flags: int) -> None:
     with ExitStack() as stack:
         try:
             clone = syscalls.OPEN_TREE_CLONE | os.O_CLOEXEC | recursive
-            tree = _opened(stack, syscalls.open_tree(syscalls.AT_FDCWD, source, clone))
-            syscalls.mount_setattr(
-                tree, "", syscalls.AT_EMPTY_PATH | recursive, attr_set=attributes
-            )
+            tree = syscalls.open_tree(syscalls.AT_FDCWD, source, clone)
+            stack.callback(os.close, tree)
+            # How access times are kept is one choice: the old one has to be cleared.
+            times = syscalls.MOUNT_ATTR__ATIME if attributes & syscalls.MOUNT_ATTR__ATIME else 0
+            where = syscalls.AT_EMPTY_PATH | recursive
+            syscalls.mount_setattr(tree, "", where, attr_set=attributes, attr_clr=times)
         except OSError as error:
             if error.errno != errno.ENOSYS:
                 raise
@@ -356,10 +381,12 @@ def _run_fuse_program(value: Mount, target: StrPath) -> None:
             resolution=f"install {program}",
         ) from error
     if result.returncode:
+        words = result.stderr.decode(errors="replace").strip()
+        refused = "not permitted" in words or "denied" in words
         raise MountError(
             f"{program} could not mount {os.fspath(target)} (exit status {result.returncode})",
-            errno=errno.EIO,
-            details=result.stderr.decode(errors="replace").strip() or None,
+            errno=errno.EPERM if refused else errno.EIO,
+            details=words or None,
         )
 
 

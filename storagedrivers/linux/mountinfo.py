@@ -62,6 +62,26 @@ def find_mount(entries: Iterable[MountEntry], path: str) -> MountEntry | None:
     return best
 
 
+def mount_of(path: str | os.PathLike[str]) -> MountEntry | None:
+    """The mount that *path* lies on in this process, by its id; None where there is no /proc.
+
+    Unlike the text of mountinfo this knows of mounts that another one hides.
+
+    Raises:
+        OSError: the path is not there.
+    """
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        with open(f"/proc/self/fdinfo/{fd}") as file:
+            fields = dict(line.split(":", 1) for line in file)
+    except FileNotFoundError:
+        return None
+    finally:
+        os.close(fd)
+    number = int(fields.get("mnt_id", "-1"))
+    return next((entry for entry in read_mountinfo() if entry.mount_id == number), None)
+
+
 def is_below(path: str, directory: str) -> bool:
     """Whether *path* is *directory* or lies in it; both absolute and normal."""
     return path == directory or path.startswith(directory.rstrip("/") + "/")
@@ -83,9 +103,4 @@ def read_mountinfo(path: str = "/proc/self/mountinfo") -> list[MountEntry]:
 def _unescape(field: str) -> str:
     if "\\" not in field:
         return field
-    raw = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), field)
-    return os.fsdecode(b"".join(map(_to_byte, raw)))
-
-
-def _to_byte(character: str) -> bytes:
-    return character.encode("utf-8", "surrogateescape")
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), field)  # ASCII: blanks and backslash

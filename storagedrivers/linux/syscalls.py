@@ -58,6 +58,7 @@ MOUNT_ATTR_NOEXEC = 0x8
 MOUNT_ATTR_NOATIME = 0x10
 MOUNT_ATTR_STRICTATIME = 0x20
 MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR__ATIME = 0x70
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_SYMLINKS = 0x04
@@ -195,9 +196,11 @@ def open_tree(dirfd: int, path: StrOrBytesPath, flags: int) -> int:
     return _check(call(_NR_OPEN_TREE, dirfd, _path(path), flags), os.fsdecode(path))
 
 
-def mount_setattr(dirfd: int, path: StrOrBytesPath, flags: int, *, attr_set: int) -> None:
+def mount_setattr(
+    dirfd: int, path: StrOrBytesPath, flags: int, *, attr_set: int, attr_clr: int = 0
+) -> None:
     """mount_setattr(2), Linux 5.12."""
-    attr = _MountAttr(attr_set=attr_set)
+    attr = _MountAttr(attr_set=attr_set, attr_clr=attr_clr)
     call = _prototype(_LONG, _INT, _STR, _UINT, _PTR, ctypes.c_size_t)
     size = ctypes.sizeof(attr)
     _check(

@@ -2,8 +2,7 @@
 
 A container's tree can be deeper than PATH_MAX and than the limit of open files, can hold immutable
 files and names in any bytes, and can be removed by two processes at once. So: only descriptors and
-single names, no recursion. Subdirectories are moved up to the top before they are emptied, one
-level at a time.
+single names, no recursion, no mount is entered, and what lies too deep is moved up first.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TypeVar
 
 from storagedrivers.linux import ioctl, syscalls
@@ -19,91 +19,94 @@ from storagedrivers.model import Usage
 
 T = TypeVar("T")
 
+_MAX_DEPTH = 100  # directories that are open at once; the usual limit of open files is 1,024
+_ROUNDS = 100
+
 
 def remove_tree(parent_fd: int, name: str) -> None:
     """Remove *name*, a directory or anything else, from the directory *parent_fd*; idempotent.
 
+    What protects a file (modes, chattr +i and +a) is taken off, inside of the tree only.
+
     Raises:
-        OSError: EXDEV (something is mounted inside: nothing of it is touched), or what the kernel
-            says.
+        OSError: EXDEV (something is mounted inside; it is not entered), or what the kernel says.
     """
     try:
         mode = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISDIR(mode):
-        _unprotected(parent_fd, name, lambda: os.unlink(name, dir_fd=parent_fd))
+        with suppress(FileNotFoundError):
+            _unprotected(None, parent_fd, name, lambda: os.unlink(name, dir_fd=parent_fd))
         return
-    # Another process that removes the same tree may have moved a directory up after it was listed
-    # here.
-    for last in (False,) * 99 + (True,):
-        top = _open_directory(parent_fd, name)
-        if top < 0:
+    # Another process that removes the same tree may move a directory up after it was listed here.
+    for _ in range(_ROUNDS):
+        try:
+            top = _open_directory(None, parent_fd, name)
+        except FileNotFoundError:
             return
         try:
             _empty(top)
         finally:
             os.close(top)
-        try:
-            _unprotected(parent_fd, name, lambda: os.rmdir(name, dir_fd=parent_fd))
-        except FileNotFoundError:
+        if _remove_directory(None, parent_fd, name):
             return
-        except OSError as error:
-            if last or error.errno != errno.ENOTEMPTY:
-                raise
-        else:
-            return
+    raise OSError(errno.ENOTEMPTY, "the directory fills up while it is emptied", name)
 
 
 def _empty(top: int) -> None:
-    pending = _remove_files(top)
-    moved = 0
-    while pending:
-        name = pending.pop()
-        fd = _open_directory(top, name)
-        if fd < 0:
-            continue
-        try:
-            for child in _remove_files(fd):
-                # Unique among processes that empty the same tree, and no valid UTF-8 name of a
-                # user's.
-                if _remove_if_empty(fd, child):
+    """Remove what is in the directory *top*, depth first."""
+    stack = [_Level(top, "", _remove_files(top))]
+    try:
+        while True:
+            level = stack[-1]
+            if not level.directories:
+                if len(stack) == 1:
+                    return
+                os.close(stack.pop().fd)
+                _remove_directory(stack[-1].fd, stack[-1].fd, level.name)
+                continue
+            child = level.directories.pop()
+            with suppress(FileNotFoundError):
+                if len(stack) > _MAX_DEPTH:
+                    stack[0].directories.append(_move_up(level.fd, child, top))
                     continue
-                moved += 1
-                new = f".removing-{os.getpid()}-{moved}\udcff"
-                if _move_up(fd, child, top, new):
-                    pending.append(new)
-        finally:
-            os.close(fd)
-        try:
-            os.rmdir(name, dir_fd=top)
-        except FileNotFoundError:
-            continue
-        except OSError as error:  # ENOTEMPTY: as above, for the next round
-            if error.errno != errno.ENOTEMPTY:
-                raise
+                fd = _open_directory(level.fd, level.fd, child)
+                stack.append(_Level(fd, child, []))
+                stack[-1].directories = _remove_files(fd)
+    finally:
+        for level in stack[1:]:
+            os.close(level.fd)
 
 
-def _remove_if_empty(fd: int, name: str) -> bool:
-    """Whether an empty directory was removed, which is cheaper than moving it."""
+class _Level:
+    """An open directory on the way down: its name in the one above, and what is left to do."""
+
+    __slots__ = ("directories", "fd", "name")
+
+    def __init__(self, fd: int, name: str, directories: list[str]) -> None:
+        self.fd = fd
+        self.name = name
+        self.directories = directories
+
+
+def _move_up(fd: int, child: str, top: int) -> str:
+    """Move a directory to the top, under a name that no one else has; returns that."""
+    # A nested btrfs subvolume more than 100 levels down would be EXDEV.
+    name = f".removing-{os.urandom(8).hex()}"
+    _unprotected(fd, fd, child, lambda: os.rename(child, name, src_dir_fd=fd, dst_dir_fd=top))
+    return name
+
+
+def _remove_directory(inside: int | None, parent_fd: int, name: str) -> bool:
+    """Whether the directory is gone; False when another process put something into it."""
     try:
-        os.rmdir(name, dir_fd=fd)
-    except OSError:  # it is not empty, protected or gone: the long way finds out
-        return False
-    return True
-
-
-def _move_up(fd: int, child: str, top: int, new: str) -> bool:
-    """Whether *child* now lies in *top*; False when it is gone."""
-    try:
-        _unprotected(fd, child, lambda: os.rename(child, new, src_dir_fd=fd, dst_dir_fd=top))
+        _unprotected(inside, parent_fd, name, lambda: os.rmdir(name, dir_fd=parent_fd))
     except FileNotFoundError:
-        return False
+        return True
     except OSError as error:
-        if error.errno != errno.EXDEV:
+        if error.errno != errno.ENOTEMPTY:
             raise
-        # A nested btrfs subvolume: its directories cannot leave it, so it is a top of its own.
-        remove_tree(fd, child)
         return False
     return True
 
@@ -115,59 +118,85 @@ def _remove_files(fd: int) -> list[str]:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 directories.append(entry.name)
-            else:
-                try:
-                    os.unlink(entry.name, dir_fd=fd)
-                except FileNotFoundError:
-                    continue
-                except PermissionError:
-                    name = entry.name
-                    _unprotected(fd, name, lambda: os.unlink(name, dir_fd=fd))  # noqa: B023
+                continue
+            try:
+                os.unlink(entry.name, dir_fd=fd)
+            except FileNotFoundError:
+                continue
+            except PermissionError:
+                _remove_protected(fd, entry.name)
     return directories
 
 
-def _open_directory(parent_fd: int, name: str) -> int:
-    """Open a directory without crossing a mount; -1 when it is gone."""
-    try:
-        return _unprotected(parent_fd, name, lambda: _open_beneath(parent_fd, name))
-    except FileNotFoundError:
-        return -1
+def _remove_protected(fd: int, name: str) -> None:
+    with suppress(FileNotFoundError):
+        _unprotected(fd, fd, name, lambda: os.unlink(name, dir_fd=fd))
+
+
+def _open_directory(inside: int | None, parent_fd: int, name: str) -> int:
+    """Open a directory without crossing a mount.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        OSError: EXDEV: something is mounted there.
+    """
+    return _unprotected(inside, parent_fd, name, lambda: _open_beneath(parent_fd, name))
 
 
 def _open_on_same_device(parent_fd: int, name: str, flags: int) -> int:
-    """Before Linux 5.6: a change of device gives a mount away, unless it is a btrfs subvolume
-    (inode 256).
-    """
+    """Before Linux 5.6: a change of device gives a mount away, unless it is a btrfs subvolume."""
     fd = os.open(name, flags, dir_fd=parent_fd)
     status = os.fstat(fd)
-    if status.st_dev != os.fstat(parent_fd).st_dev and status.st_ino != 256:
+    if status.st_dev != os.fstat(parent_fd).st_dev and status.st_ino != _SUBVOLUME_ROOT:
         os.close(fd)
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
     return fd
 
 
-def _unprotected(parent_fd: int, name: str, action: Callable[[], T]) -> T:
-    """Do *action*; if it is not permitted, take protection off the name and its directory, once."""
+_SUBVOLUME_ROOT = 256  # the inode number
+
+
+def _unprotected(inside: int | None, parent_fd: int, name: str, action: Callable[[], T]) -> T:
+    """Do *action*; if it is not permitted, take protection off the name and try once more.
+
+    Args:
+        inside: the directory of the name, if that belongs to the tree too: its protection goes.
+        parent_fd: the directory of the name.
+        name: what the action is about.
+        action: raises PermissionError where something protects it.
+    """
     try:
         return action()
     except PermissionError:
-        _unprotect(parent_fd, name)
+        if inside is not None:
+            _unprotect(inside)
+        # Opening a device or a fifo does something, and no flag of theirs is in the way.
+        with suppress(OSError):
+            mode = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
+                _unprotect_name(parent_fd, name, stat.S_ISDIR(mode))
         return action()
 
 
-def _unprotect(parent_fd: int, name: str) -> None:
-    ioctl.clear_protection(parent_fd)
-    os.fchmod(parent_fd, stat.S_IMODE(os.fstat(parent_fd).st_mode) | stat.S_IRWXU)
-    mode = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode
-    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-        return  # opening a device or a fifo does something; they carry no flags that matter here
-    if stat.S_ISDIR(mode):
-        os.chmod(name, stat.S_IMODE(mode) | stat.S_IRWXU, dir_fd=parent_fd)
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent_fd)
+def _unprotect_name(parent_fd: int, name: str, is_directory: bool) -> None:
+    if is_directory:
+        with suppress(OSError):  # immutable: after the flag is gone
+            os.chmod(name, 0o700, dir_fd=parent_fd)
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(name, flags, dir_fd=parent_fd)
     try:
-        ioctl.clear_protection(fd)
+        if is_directory:
+            _unprotect(fd)
+        else:
+            ioctl.clear_protection(fd)
     finally:
         os.close(fd)
+
+
+def _unprotect(directory_fd: int) -> None:
+    with suppress(OSError):  # not its owner: the action tells
+        ioctl.clear_protection(directory_fd)
+        os.chmod(directory_fd, 0o700)
 
 
 def measure_tree(path: str | os.PathLike[str]) -> Usage:

@@ -36,7 +36,7 @@ ACL = struct.pack("<I", 2) + b"".join(
     )
 )
 
-_PRIVATE = ("trusted.overlay.", "user.overlay.", "security.selinux")
+_PRIVATE = ("trusted.overlay.", "user.overlay.", "trusted.SGI_ACL_", "security.selinux")
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,13 +111,14 @@ def _without_conflicts(entries: Iterable[Registered]) -> Iterator[Registered]:
     Of two plugins with one name there is no order to trust: neither is taken.
     """
     ordered = sorted(entries, key=lambda one: (not _is_own(one), one.name, one.source))
-    claims: dict[str, list[Registered]] = {}
+    working = [one for one in ordered if one.driver]
+    owners: dict[str, Registered] = {}
+    for entry in filter(_is_own, working):
+        owners.update(dict.fromkeys(_names(entry), entry))
+    for entry in working:
+        owners.setdefault(entry.name, entry)
     for entry in ordered:
-        if entry.driver:
-            claims.setdefault(entry.name, []).append(entry)
-    owners = {name: rivals[0] for name, rivals in claims.items()}
-    for entry in ordered:
-        rival = _rival(entry, claims, owners) if entry.driver else None
+        rival = _rival(entry, working, owners)
         if rival is None:
             yield entry
         else:
@@ -125,18 +126,19 @@ def _without_conflicts(entries: Iterable[Registered]) -> Iterator[Registered]:
 
 
 def _rival(
-    entry: Registered, claims: dict[str, list[Registered]], owners: dict[str, Registered]
+    entry: Registered, working: Iterable[Registered], owners: dict[str, Registered]
 ) -> Registered | None:
-    """Who has a name of *entry*, which takes its aliases otherwise."""
-    rivals = [one for one in claims[entry.name] if one is not entry]
-    if rivals and not _is_own(entry):
-        return rivals[0]
-    assert entry.driver
-    for alias in entry.driver.aliases:
-        owner = owners.setdefault(alias, entry)
-        if owner is not entry:
-            return owner
-    return None
+    """Who else has a name of *entry*; if no one, *entry* takes its aliases."""
+    namesakes = (one for one in working if one.name == entry.name and one is not entry)
+    rival = next(namesakes, None)
+    if rival is not None and entry.driver and not _is_own(entry):
+        return rival
+    owned = (owners.setdefault(name, entry) for name in _names(entry))
+    return next((owner for owner in owned if owner is not entry), None)
+
+
+def _names(entry: Registered) -> tuple[str, ...]:
+    return (entry.name, *entry.driver.aliases) if entry.driver else ()
 
 
 def _is_own(entry: Registered) -> bool:

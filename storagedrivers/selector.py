@@ -139,12 +139,12 @@ def _nothing_can_be_written(host: HostFacts) -> ProbeResult:
     message, remedy = {
         Reason.READ_ONLY: ("is on a read-only filesystem", "mount it read-write"),
         Reason.NO_SPACE: ("is on a filesystem that is full", "make room there"),
-        Reason.NOT_WRITABLE: ("cannot be written to by this user", "run as root"),
+        Reason.NOT_WRITABLE: ("cannot be written to", "" if host.uid == 0 else "run as root"),
     }[reason]
     return ProbeResult.no(
         reason,
         f"the graph root {root.path} {message}, so nothing was tried",
-        remedy=f"{remedy}, or choose another graph root with --root DIR",
+        remedy=", or ".join(filter(None, (remedy, "choose another graph root with --root DIR"))),
         predicted=host.recorded,
     )
 

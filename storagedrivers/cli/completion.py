@@ -21,11 +21,11 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     """Run the command."""
     import shtab
 
-    from storagedrivers.cli.main import COMMANDS, load, top_parser
+    from storagedrivers.cli.main import COMMANDS, global_options, load, top_parser
 
     parser = top_parser()
     commands = parser.add_subparsers(dest="command")
     for name, about in COMMANDS.items():
-        load(name).configure(commands.add_parser(name, help=about))
+        load(name).configure(commands.add_parser(name, help=about, parents=[global_options()]))
     output.line(shtab.complete(parser, shell=arguments.shell))
     return 0

@@ -6,6 +6,7 @@ Exit codes: 0 layers are shared, 3 they can only be copied, 4 nothing works.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from storagedrivers.cli import output
 from storagedrivers.config import KEYS, StorageConfig
 from storagedrivers.errors import ConfigError
 from storagedrivers.host import HostFacts, read_host
-from storagedrivers.policy import Policy, find_policy, load_policies
+from storagedrivers.policy import find_policy, load_policies
 from storagedrivers.registry import Registry
 from storagedrivers.selector import (
     Candidate,
@@ -53,22 +54,25 @@ def host_facts(arguments: argparse.Namespace, config: StorageConfig) -> HostFact
     if arguments.facts is None:
         assert config.root.value is not None
         return read_host(config.root.value, inventory=False)
-    name = "/dev/stdin" if arguments.facts == "-" else arguments.facts
     try:
-        text = Path(name).read_text("utf-8")
+        if arguments.facts == "-":
+            text = sys.stdin.buffer.read().decode("utf-8")
+        else:
+            text = Path(arguments.facts).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", file=arguments.facts) from error
     return HostFacts.from_json(text, file=arguments.facts)
 
 
-def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
-    """Run the command."""
-    policies = load_policies(config.policy_file.value)
-    policy = find_policy(policies, config.policy.value or "")
-    registry = Registry.discover()
+def choose(registry: Registry, host: HostFacts, config: StorageConfig) -> Selection:
+    """Choose a driver by the settings.
+
+    Raises:
+        StorageDriversError: there is no such driver or policy.
+    """
+    policy = find_policy(load_policies(config.policy_file.value), config.policy.value or "")
     requested = registry.get(config.driver.value).name if config.driver.value else None
-    host = host_facts(arguments, config)
-    selection = select(
+    return select(
         probe_all(registry, host),
         policy=policy,
         host=host,
@@ -76,12 +80,19 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
         prior=() if host.recorded else prior_drivers(host.graph_root.path, registry.drivers()),
         fallback=Fallback(config.fallback.value or Fallback.WARN),
     )
+
+
+def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
+    """Run the command."""
+    registry = Registry.discover()
+    host = host_facts(arguments, config)
+    selection = choose(registry, host, config)
     if arguments.json:
         output.document(as_document(selection, host))
     else:
         _print(selection, host)
         if arguments.explain:
-            _explain(selection, host, policy, config)
+            _explain(selection, host, config)
     for warning in selection.warnings:
         output.warning(warning)
     if selection.refusal is not None:
@@ -147,7 +158,8 @@ def _row(candidate: Candidate, chosen: str | None) -> tuple[str, str, str, str]:
     return mark, candidate.driver, probe.reason.value, message + remedy
 
 
-def _explain(selection: Selection, host: HostFacts, policy: Policy, config: StorageConfig) -> None:
+def _explain(selection: Selection, host: HostFacts, config: StorageConfig) -> None:
+    policy = find_policy(load_policies(config.policy_file.value), selection.policy)
     rule = policy.rule_for(host.os)
     output.line()
     output.line(f"policy {policy.name}: {policy.description}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
+from storagedrivers.cli import output
 from storagedrivers.config import StorageConfig
 from storagedrivers.host import read_host
 
@@ -16,5 +16,5 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     """Run the command."""
     assert config.root.value is not None
-    sys.stdout.write(read_host(config.root.value).to_json())
+    output.line(read_host(config.root.value).to_json().rstrip())
     return 0

@@ -36,8 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What a start allocates stays until the end: collecting in between only costs milliseconds.
     gc.disable()
     words = list(sys.argv[1:] if argv is None else argv)
+    output.prepare()
     try:
-        return _run(words)
+        code = _run(words)
+        output.flush()
+        return code
     except StorageDriversError as error:
         output.error(error)
         return error.exit_code
@@ -47,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
+        output.discard()  # it may be standard output that is full
         output.error(error)
         return 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -10,12 +11,39 @@ from typing import Any
 
 def line(text: str = "") -> None:
     """Print a line of the answer."""
-    print(text)
+    print(printable(text))
 
 
 def note(text: str) -> None:
     """Print a line that is not the answer: to standard error."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """The text with control characters made visible: names and facts may come from anywhere."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode()
+        for one in text
+    )
+
+
+def prepare() -> None:
+    """Have characters that an output cannot show written as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def flush() -> None:
+    """Write out what is buffered.
+
+    Raises:
+        OSError: standard output is closed, or its disk is full.
+    """
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def warning(text: str) -> None:
@@ -50,12 +78,13 @@ def document(value: Any) -> None:
     """Print a JSON document."""
     import json
 
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(json.dumps(value, indent=2))
 
 
 def discard() -> None:
-    """Send what is still buffered nowhere: standard output is closed."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Send what is still buffered nowhere: standard output takes no more."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def table(
@@ -68,10 +97,11 @@ def table(
         rows: a cell for each column.
         marked: the row that stands out.
     """
-    if sys.stdout.isatty():
-        _rich_table(headers, rows, marked)
+    safe = [[printable(cell) for cell in row] for row in rows]
+    if sys.stdout is not None and sys.stdout.isatty():
+        _rich_table(headers, safe, marked)
     else:
-        _plain_table(headers, rows)
+        _plain_table(headers, safe)
 
 
 def _plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

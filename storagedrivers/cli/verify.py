@@ -12,13 +12,13 @@ import argparse
 from dataclasses import asdict
 
 from storagedrivers.cli import output
+from storagedrivers.cli.detect import choose
 from storagedrivers.config import StorageConfig
 from storagedrivers.errors import DriverUnsupportedError
-from storagedrivers.host import HostFacts, read_host
+from storagedrivers.host import read_host
 from storagedrivers.linux import namespace
-from storagedrivers.policy import find_policy, load_policies
 from storagedrivers.registry import Registry
-from storagedrivers.selector import probe_all, select
+from storagedrivers.selector import probe_all
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     assert config.root.value is not None
     registry = Registry.discover()
     host = read_host(config.root.value)
-    name = arguments.name or config.driver.value or _choice(registry, host, config)
+    name = arguments.name or choose(registry, host, config).require()
     driver = registry.get(name)
     answer = next(one.probe for one in probe_all(registry, host) if one.driver == driver.name)
     if not answer.supported:
@@ -66,8 +66,3 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
         output.line()
         output.line(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
     return 1 if counts[Outcome.BROKEN] else 0
-
-
-def _choice(registry: Registry, host: HostFacts, config: StorageConfig) -> str:
-    policy = find_policy(load_policies(config.policy_file.value), config.policy.value or "")
-    return select(probe_all(registry, host), policy=policy, host=host).require()

@@ -17,6 +17,7 @@ _PROBLEMS = {
     errno.EROFS: Reason.READ_ONLY,
     errno.EACCES: Reason.NOT_WRITABLE,
     errno.EPERM: Reason.NOT_WRITABLE,
+    errno.ENOENT: Reason.NOT_WRITABLE,  # /proc, where nothing can be made
     errno.ENOSPC: Reason.NO_SPACE,
     errno.EDQUOT: Reason.NO_SPACE,
 }

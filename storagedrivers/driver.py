@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 from storagedrivers.errors import (
@@ -69,11 +70,14 @@ class StorageDriver(ABC):
         name: the entry point's name and the directory's.
         aliases: other names that users know it by.
         max_lowers: how many layers it can stack below one, or None.
+        exceptions: contracts of the conformance kit that it may not keep, by method name, with what
+            happens instead.
     """
 
     name: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
     max_lowers: ClassVar[int | None] = None
+    exceptions: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __init__(self, home: str | os.PathLike[str]) -> None:
         """Use *home*, an absolute path; it is made by the first :meth:`create`."""

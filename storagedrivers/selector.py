@@ -162,7 +162,7 @@ def _has_layers(home: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except PermissionError:
-        return True
+        return os.path.lexists(home)  # not so where the graph root itself is closed
 
 
 def select(

@@ -43,10 +43,10 @@ def edit(top: Path) -> None:
     (top / "setuid").chmod(0o755)
     os.utime(top / "unreadable", ns=(OLD - 5, OLD - 5))
     os.utime(top / "dangling", ns=(OLD - 7, OLD - 7), follow_symlinks=False)
-    os.utime(top / "directory/below", ns=(OLD - 9, OLD - 9))
+    for directory in ("directory/below", "directory"):
+        os.utime(top / directory, ns=(OLD - 9, OLD - 9))
     if os.geteuid() == 0:
         os.chown(top / "sticky", 0, 0)
-        os.chown(top / "fifo", 0, 0)
     for name in sorted(os.listxattr(top / "small"))[:1]:
         os.removexattr(top / "small", name)
 
@@ -59,11 +59,11 @@ def rename_files(top: Path) -> None:
     (top / "executable").rename(top / "empty")
     (top / "large").rename(top / "directory/below/deeper/large")
     (top / "directory/file").rename(top / "closed/file")
-    (top / "dangling").rename(top / "sticky/dangling")
-    (top / "fifo").rename(top / "fifo-renamed")
     (top / "setuid").rename(top / "third")
     (top / "unreadable").rename(top / "setuid")
     (top / "third").rename(top / "unreadable")
+    for directory in ("directory/below/deeper", "directory/below", "directory", "closed"):
+        os.utime(top / directory, ns=(OLD - 11, OLD - 11))
 
 
 def build(top: Path) -> None:
@@ -73,11 +73,38 @@ def build(top: Path) -> None:
     (top / "new/link").hardlink_to(top / "new/a/b/file")
     (top / "new/a").rename(top / "new/c")
     (top / "new").rename(top / "moved")
-    (top / "setgid/inherits").mkdir()
     with (top / "gone").open("wb") as file:
         (top / "gone").unlink()
         file.write(b"never seen again")
     os.utime(top / "moved/link", ns=(OLD, OLD))
+
+
+def change_special_files(top: Path) -> None:
+    """Owners, modes and names of fifos, sockets and devices, and their end."""
+    for name in ("fifo", "socket", "null"):
+        if os.path.lexists(top / name):
+            (top / name).chmod(0o600)
+            if os.geteuid() == 0:
+                os.chown(top / name, 0, 0)
+            (top / name).rename(top / f"{name}-renamed")
+    if os.path.lexists(top / "disk"):
+        (top / "disk").unlink()
+
+
+def change_and_look_at_times(top: Path) -> None:
+    """Changes that leave the times of directories above, and of what is renamed, as they are."""
+    (top / "directory/below/file").write_bytes(b"changed")
+    (top / "directory/file").chmod(0o600)
+    (top / "dangling").rename(top / "sticky/dangling")
+
+
+def make_in_setgid(top: Path) -> None:
+    """A directory and a file in a directory that passes its group on."""
+    if os.geteuid() == 0:
+        os.chown(top / "setgid", 0, 5)
+        (top / "setgid").chmod(0o2755)
+    (top / "setgid/directory").mkdir()
+    (top / "setgid/file").touch()
 
 
 def write_sparse(top: Path) -> None:

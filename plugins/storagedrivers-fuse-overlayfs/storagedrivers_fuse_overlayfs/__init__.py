@@ -22,8 +22,9 @@ import select
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 from storagedrivers.driver import (
     Capability,
@@ -37,7 +38,7 @@ from storagedrivers.driver import (
     kernel_obstacle,
     try_mount,
 )
-from storagedrivers.errors import InUseError, MountError, NotFoundError, ReadOnlyError
+from storagedrivers.errors import InUseError, NotFoundError, ReadOnlyError
 from storagedrivers.linux import copy, holders, mount, tree, trial
 from storagedrivers.linux.mountinfo import read_mountinfo
 
@@ -59,6 +60,26 @@ class FuseOverlayfs(StorageDriver):
 
     name = "fuse-overlayfs"
     max_lowers = 500  # their paths are one argument of a program: 128 KiB, MAX_ARG_STRLEN
+
+    # Measured with 1.10 on Linux 6.18.
+    exceptions: ClassVar[Mapping[str, str]] = {
+        "test_deep_trees": "a path that is longer than PATH_MAX is not shown",
+        "test_holes_stay_holes": "without reflinks a copy-up writes the holes of a sparse file",
+        "test_lower_hard_links_act_as_declared": (
+            "a write shows in every name while it is mounted, and afterwards in one, perhaps another"
+        ),
+        "test_overlays_own_names_mean_nothing": (
+            "user.overlay.opaque can be set, is kept under its own name and hides what is below"
+        ),
+        "test_setgid_directories": "a lower directory loses setgid when something is made in it",
+        "test_special_files": (
+            "changing a fifo of a lower layer is EIO, and it becomes an empty file by its rename"
+        ),
+        "test_times_of_what_is_not_changed": (
+            "a directory gets a new time when something below it is copied up, a lower symlink"
+            " when it is renamed"
+        ),
+    }
 
     @classmethod
     def probe(cls, host: HostFacts, home: Path) -> ProbeResult:
@@ -358,24 +379,9 @@ def _try_mount(scratch: Path) -> str:
     for directory in (upper, work, merged):
         directory.mkdir()
     options = _writable((str(two), str(one)), str(upper), str(work))
-    with _mounted(Mount(_TYPE, _PROGRAM, options=options), merged):
+    with mount.mounted((Mount(_TYPE, _PROGRAM, options=options),), merged):
         servers = list(_servers(str(upper)))
         complaint = trial.delete_and_list(merged)
     # A server keeps the private mount namespace, and what it has open in the scratch directory.
     _wait_for_end(servers)
     return complaint
-
-
-@contextmanager
-def _mounted(value: Mount, mountpoint: Path) -> Iterator[None]:
-    """Have *value* mounted; what the program reports as a matter of permission becomes one."""
-    try:
-        mount.mount(value, mountpoint)
-    except MountError as error:
-        if "not permitted" in (error.details or "") or "denied" in (error.details or ""):
-            error.errno = errno.EPERM
-        raise
-    try:
-        yield
-    finally:
-        mount.unmount(mountpoint)

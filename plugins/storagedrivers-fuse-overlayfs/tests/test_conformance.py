@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
@@ -20,28 +20,10 @@ from storagedrivers.testing.filesystems import loop_filesystem, missing_program
 
 from storagedrivers_fuse_overlayfs import FuseOverlayfs
 
-_FIFO = "changing the owner of a fifo of a lower layer is EIO, and makes an empty file of it"
+HOLES = "test_holes_stay_holes"
+"""Kept where contents are shared by reflink."""
 
-EXCEPTIONS = {
-    "test_deep_trees": "a path that is longer than PATH_MAX is not shown",
-    "test_edits": f"{_FIFO}; a directory gets a new time when something below it is copied up",
-    "test_lower_hard_links_act_as_declared": (
-        "a write shows in every name while it is mounted, and afterwards in one, perhaps another"
-    ),
-    "test_new_trees": "a directory of a lower layer loses setgid when something is made in it",
-    "test_overlays_own_names_mean_nothing": (
-        "user.overlay.opaque can be set, is kept under its own name and hides what is below"
-    ),
-    "test_parent_is_never_changed": f"its script fails: {_FIFO}",
-    "test_read_only_views_refuse_writes": f"its script fails: {_FIFO}",
-    "test_removing_a_layer_leaves_its_siblings": f"its script fails: {_FIFO}",
-    "test_renames": (
-        "renaming makes an empty file of a lower fifo, and gives a lower symlink and the directory"
-        " of a renamed file new times"
-    ),
-}
-
-HOLES = {"test_holes_stay_holes": "without reflinks a copy-up writes the holes of a sparse file"}
+WITH_REFLINKS = {name: reason for name, reason in FuseOverlayfs.exceptions.items() if name != HOLES}
 
 
 def need(condition: object, reason: str) -> None:
@@ -84,19 +66,19 @@ class OnFilesystem(DriverConformance):
 
 class TestOnExt4(OnFilesystem):
     filesystem_name = "ext4"
-    exceptions: ClassVar[Mapping[str, str]] = {**EXCEPTIONS, **HOLES}
+    exceptions = FuseOverlayfs.exceptions
 
 
 class TestOnXfs(OnFilesystem):
     filesystem_name = "xfs"
-    exceptions = EXCEPTIONS
+    exceptions = WITH_REFLINKS
 
 
 class TestOnBtrfs(OnFilesystem):
     filesystem_name = "btrfs"
-    exceptions = EXCEPTIONS
+    exceptions = WITH_REFLINKS
 
 
 class TestOnTmpfs(OnFilesystem):
     filesystem_name = "tmpfs"
-    exceptions: ClassVar[Mapping[str, str]] = {**EXCEPTIONS, **HOLES}
+    exceptions = FuseOverlayfs.exceptions

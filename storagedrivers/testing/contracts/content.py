@@ -40,7 +40,7 @@ class ContentContracts:
         def write(path: Path) -> None:
             populate(path)
             path.chmod(0o1750)
-            if os.geteuid() == 0:
+            with suppress(OSError):  # who may give nothing away, or a namespace without this id
                 os.chown(path, 0, 7)
             os.utime(path, ns=(0, 1_111_111_111_222_222_222))
 
@@ -130,6 +130,18 @@ class ContentContracts:
         tree.
         """
         rig.acts_like_a_plain_directory(scripts.build)
+
+    def test_special_files(self, rig: Rig) -> None:
+        """Fifos, sockets and devices of a lower layer can be changed, renamed and deleted."""
+        rig.acts_like_a_plain_directory(scripts.change_special_files)
+
+    def test_times_of_what_is_not_changed(self, rig: Rig) -> None:
+        """Changing a file leaves the times of directories above it, a rename those of the file."""
+        rig.acts_like_a_plain_directory(scripts.change_and_look_at_times)
+
+    def test_setgid_directories(self, rig: Rig) -> None:
+        """A lower directory passes its group on to what is made in it, and keeps setgid."""
+        rig.acts_like_a_plain_directory(scripts.make_in_setgid)
 
     def test_lower_directories_rename_as_declared(self, rig: Rig) -> None:
         """Renaming a directory of a lower layer works where declared, and is EXDEV elsewhere."""

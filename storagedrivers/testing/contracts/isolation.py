@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from storagedrivers.testing import scripts
@@ -31,7 +32,7 @@ class IsolationContracts:
         def change(path: Path) -> None:
             path.chmod(0o700)
             os.utime(path, ns=(1, 1))
-            if os.geteuid() == 0:
+            with suppress(OSError):  # who may give nothing away, or a namespace without this id
                 os.chown(path, 9, 9)
 
         layer = rig.layer(change, below=base)

@@ -118,6 +118,8 @@ def _from_file(file: str | None, environment: Mapping[str, str]) -> dict[str, Se
     settings = {}
     for key in table.values:
         value = table.get(key, str)
+        if value and key in _PATHS:  # relative to the file that says so
+            value = os.path.join(os.path.dirname(os.path.abspath(file)), os.path.expanduser(value))
         try:
             settings[key] = _checked(key, Setting(value, file))
         except ConfigError as error:
@@ -139,8 +141,12 @@ def _checked(key: str, setting: Setting) -> Setting:
     if choices and value not in choices:
         place = "" if setting.source == "default" else f" ({setting.source})"
         raise ConfigError(f"{key} is {value!r}{place}, and must be one of {', '.join(choices)}")
-    if value is not None and "\0" in value:
-        raise ConfigError(f"{key} has a NUL character in it")
-    if key in _PATHS and value is not None:
-        return Setting(os.path.abspath(value), setting.source)
+    if value is None:
+        return setting
+    if not value:
+        raise ConfigError(f"{key} is empty ({setting.source})")
+    if "\0" in value:
+        raise ConfigError(f"{key} has a NUL character in it ({setting.source})")
+    if key in _PATHS:
+        return Setting(os.path.abspath(os.path.expanduser(value)), setting.source)
     return setting

@@ -54,6 +54,8 @@ def host_facts(arguments: argparse.Namespace, config: StorageConfig) -> HostFact
     if arguments.facts is None:
         assert config.root.value is not None
         return read_host(config.root.value, inventory=False)
+    if config.root.source == "argument":
+        output.warning("--root is ignored: the facts are of another graph root")
     try:
         if arguments.facts == "-":
             text = sys.stdin.buffer.read().decode("utf-8")

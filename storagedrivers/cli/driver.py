@@ -47,7 +47,7 @@ def _list(registry: Registry, *, as_json: bool) -> None:
         for entry in sorted(registry, key=lambda entry: entry.name)
     ]
     if as_json:
-        output.document(rows)
+        output.document({"schema": 1, "drivers": rows})
         return
     output.table(
         ("DRIVER", "ALIASES", "SOURCE", "ABOUT"),
@@ -78,7 +78,7 @@ def _inspect(registry: Registry, arguments: argparse.Namespace, config: StorageC
         "status": {} if host.recorded or not home.is_dir() else dict(driver(home).status()),
     }
     if arguments.json:
-        output.document(inspected)
+        output.document({"schema": 1, **inspected})
         return
     for key, value in inspected.items():
         output.line(f"{key.replace('_', ' ')}: {_text(value)}")

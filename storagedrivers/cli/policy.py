@@ -26,7 +26,8 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     if arguments.verb == "ls":
         rows = [(one.name, one.description, ", ".join(one.order)) for one in policies.values()]
         if arguments.json:
-            output.document([_document(one) for one in policies.values()])
+            documents = [_document(one) for one in policies.values()]
+            output.document({"schema": 1, "policies": documents})
         else:
             output.table(("POLICY", "ABOUT", "ORDER"), rows)
         return 0
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     host = host_facts(arguments, config)
     rule = policy.rule_for(host.os)
     if arguments.json:
-        output.document({**_document(policy), "here": list(policy.order_for(host.os))})
+        output.document({"schema": 1, **_document(policy), "here": list(policy.order_for(host.os))})
         return 0
     output.line(f"{policy.name}: {policy.description}")
     output.line(f"order: {', '.join(policy.order)}")

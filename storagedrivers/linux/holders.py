@@ -25,7 +25,8 @@ def find_writers(path: str | os.PathLike[str]) -> list[str]:
     """Who may still write to the tree at *path*: a sentence each, with pid and program.
 
     A mount of the tree counts, read-only or not, and a directory that a process has open, as its
-    working directory for one. An empty list is proof as far as /proc goes.
+    working directory for one. An empty list is proof as far as /proc goes:
+    it does not show mount namespaces that only a bind mount of their file keeps alive.
 
     Raises:
         FileNotFoundError: the tree is not there.

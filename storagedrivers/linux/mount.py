@@ -35,8 +35,6 @@ _FLAGS = {
     "nodiratime": syscalls.MS_NODIRATIME,
     "relatime": syscalls.MS_RELATIME,
     "strictatime": syscalls.MS_STRICTATIME,
-    "sync": syscalls.MS_SYNCHRONOUS,
-    "dirsync": syscalls.MS_DIRSYNC,
     "remount": syscalls.MS_REMOUNT,
     "bind": syscalls.MS_BIND,
     "rbind": syscalls.MS_BIND | syscalls.MS_REC,
@@ -64,6 +62,8 @@ def mount(value: Mount, mountpoint: StrPath) -> None:
     flags, options = _split_flags(value.options)
     try:
         if value.type == "bind" or flags & syscalls.MS_BIND:
+            if options:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), ",".join(options))
             _bind(value.source, target, flags | syscalls.MS_BIND)
         elif value.type == "overlay" and not flags & syscalls.MS_REMOUNT:
             mount_overlay(value, target)

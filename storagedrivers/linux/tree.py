@@ -29,7 +29,8 @@ def remove_tree(parent_fd: int, name: str) -> None:
     What protects a file (modes, chattr +i and +a) is taken off, inside of the tree only.
 
     Raises:
-        OSError: EXDEV (something is mounted inside; it is not entered), or what the kernel says.
+        OSError: EXDEV or EBUSY (something is mounted inside; it is not entered), or what the
+            kernel says.
     """
     try:
         mode = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode

@@ -19,7 +19,8 @@ class DriverConformance(Contracts):
     Class attributes:
         driver: the driver's class.
         exceptions: contracts that it is known not to keep here, by method name, with the reason;
-            ``driver.exceptions`` or some of them. They must fail: one that is kept after all is reported, so that the list stays true.
+            ``driver.exceptions`` or some of them. They must fail: one that is kept after all is
+            reported, so that the list stays true.
     """
 
     driver: ClassVar[type[StorageDriver]]

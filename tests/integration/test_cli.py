@@ -927,7 +927,7 @@ def test_completion_for_bash_is_valid_and_completes(
 
 def test_drivers_are_listed() -> None:
     """``driver ls`` names every installed driver, its aliases and where it comes from."""
-    rows = {one["driver"]: one for one in run("driver", "ls", "--json").document}
+    rows = {one["driver"]: one for one in run("driver", "ls", "--json").document["drivers"]}
     assert {"aufs", "btrfs-snapshot", "overlay2", "vfs-copy"} <= set(rows)
     assert rows["overlay2"]["aliases"] == ["overlay"]
     assert rows["overlay2"]["source"] == "storagedrivers.drivers.overlay2:Overlay2"
@@ -961,9 +961,27 @@ def test_driver_is_inspected(name: str, ext4: Path) -> None:
     assert f"reason: {document['reason']}\n" in plain
 
 
+@pytest.mark.parametrize(
+    ("words", "schema"),
+    [
+        (("driver", "ls"), "driver-ls.json"),
+        (("driver", "inspect", "overlay2"), "driver-inspect.json"),
+        (("driver", "inspect", "vfs"), "driver-inspect.json"),
+        (("policy", "ls"), "policy-ls.json"),
+        (("policy", "show", "os"), "policy-show.json"),
+        (("policy", "show", "docker-23"), "policy-show.json"),
+        (("verify", "vfs-copy"), "verify.json"),
+    ],
+)
+def test_every_document_is_as_described(words: tuple[str, ...], schema: str, public: Path) -> None:
+    """What a command prints as JSON is what its schema says."""
+    jsonschema.validate(run(*words, "--json", "--root", public).document, _schema(schema))
+
+
 def test_policies_are_listed_and_shown(public: Path) -> None:
     """``policy ls`` names every policy with its order, ``policy show`` what one means here."""
-    listed = {one["name"]: one["order"] for one in run("policy", "ls", "--json").document}
+    policies = run("policy", "ls", "--json").document["policies"]
+    listed = {one["name"]: one["order"] for one in policies}
     assert listed == {name: list(one.order) for name, one in load_policies().items()}
     plain = run("policy", "ls").out
     assert all(f"\n{name} " in plain for name in listed)

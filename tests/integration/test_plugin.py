@@ -92,7 +92,8 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 
 
 def listed(installation: Installation, path: Path | None = None, **environment: str) -> list[Any]:
-    rows: list[Any] = installation.json("driver", "ls", path=path, **environment)
+    document = installation.json("driver", "ls", path=path, **environment)
+    rows: list[Any] = document["drivers"]
     return rows
 
 
@@ -224,9 +225,9 @@ BAD_PLUGINS = {
     "no-class": ("bad", "def Driver(home): ...", "load-failed", "not a subclass of StorageDriver"),
     "other-class": ("bad", "class Driver: name = 'bad'", "load-failed", "not a subclass"),
     "other-name": ("bad", driver("good"), "load-failed", "calls itself 'good'"),
-    "claims-a-name": ("overlay2", driver("overlay2"), "name-conflict", "claims the name"),
-    "claims-an-alias": ("bad", driver("bad", aliases=("vfs",)), "name-conflict", "claims the name"),
-    "is-named-as-an-alias": ("vfs", driver("vfs"), "name-conflict", "claims the name"),
+    "claims-a-name": ("overlay2", driver("overlay2"), "name-conflict", "claims a name"),
+    "claims-an-alias": ("bad", driver("bad", aliases=("vfs",)), "name-conflict", "claims a name"),
+    "is-named-as-an-alias": ("vfs", driver("vfs"), "name-conflict", "claims a name"),
     "probe-raises": ("bad", driver("bad", probe="1 / 0"), "probe-failed", "ZeroDivisionError"),
 }
 

@@ -79,7 +79,7 @@ def test_driver_is_seen(folder: Path) -> None:
     """Once installed, the driver is listed and answers in ``detect``."""
     program = str(folder.parent / "venv/bin/storagedrivers")
     listed = run(program, "driver", "ls", "--json", directory=folder)
-    rows = {row["driver"]: row for row in json.loads(listed.stdout)}
+    rows = {row["driver"]: row for row in json.loads(listed.stdout)["drivers"]}
     assert rows["whole-copy"]["source"] == "whole_copy:WholeCopy"
     assert rows["whole-copy"]["loaded"]
     root = str(folder.parent / "root")

@@ -134,7 +134,7 @@ def test_own_file_is_found_and_the_variable_beats_it(
 
 
 def test_paths_become_absolute(no_file: dict[str, str], tmp_path: Path) -> None:
-    """A relative path is one from the working directory, from whatever source."""
+    """A relative path is one from the working directory; in a file, from the file's directory."""
     file = _file(tmp_path, 'policy_file = "p.toml"\n')
     config = StorageConfig.load(
         environment={**no_file, "STORAGEDRIVERS_RUN_ROOT": "run"},
@@ -143,7 +143,28 @@ def test_paths_become_absolute(no_file: dict[str, str], tmp_path: Path) -> None:
     )
     assert config.root.value == os.path.abspath("b")
     assert config.run_root.value == os.path.abspath("run")
-    assert config.policy_file.value == os.path.abspath("p.toml")
+    assert config.policy_file.value == str(tmp_path / "p.toml")
+
+
+@pytest.mark.parametrize("source", ["argument", "file"])
+@pytest.mark.parametrize("key", ["root", "driver", "policy"])
+def test_empty_value_is_refused(
+    no_file: dict[str, str], tmp_path: Path, key: str, source: str
+) -> None:
+    """An empty word is no value: a script with an unset variable is told."""
+    in_file = source == "file"
+    with pytest.raises(ConfigError, match=f"{key} is empty"):
+        StorageConfig.load(
+            environment=no_file,
+            arguments=None if in_file else {key: ""},
+            file=_file(tmp_path, f'{key} = ""\n') if in_file else None,
+        )
+
+
+def test_tilde_is_the_home_directory(no_file: dict[str, str], tmp_path: Path) -> None:
+    """A path in a file may begin with ``~``."""
+    config = StorageConfig.load(environment=no_file, file=_file(tmp_path, 'root = "~/store"\n'))
+    assert config.root.value == os.path.join(os.path.expanduser("~"), "store")
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,13 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from queue import SimpleQueue
 
 from storagedrivers.linux import ioctl, tree
+
+_LARGE = 256 << 10  # bytes; measured: below, the second thread costs more than it does
 
 _CANNOT_CLONE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
 _CANNOT_COPY_RANGE = (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
@@ -54,10 +57,7 @@ def copy_tree(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
 
 
 class _Directory:
-    """A pair of open directories that stays open until its last child directory was opened.
-
-    Shared by threads; the count is guarded by the copier's lock.
-    """
+    """A pair of open directories that stays open until its last child directory was opened."""
 
     __slots__ = ("children", "name", "parent", "source_fd", "status", "target_fd")
 
@@ -71,17 +71,15 @@ class _Directory:
         self.status = os.fstat(source_fd)
         self.children = 1  # itself, until its entries are done
 
-    def finish(self) -> None:
-        """Give the target the source's metadata and close both."""
-        try:
-            _copy_metadata(self.source_fd, self.target_fd, self.status)
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Close both."""
-        os.close(self.source_fd)
-        os.close(self.target_fd)
+    def release(self) -> None:
+        """One child less to come; after the last, the target gets its metadata and both close."""
+        self.children -= 1
+        if self.children == 0:
+            try:
+                _copy_metadata(self.source_fd, self.target_fd, self.status)
+            finally:
+                os.close(self.source_fd)
+                os.close(self.target_fd)
 
     def path(self) -> str:
         """The names from the top to this directory."""
@@ -94,136 +92,87 @@ class _Directory:
 
 
 class _TreeCopier:
-    """One copy of one tree: a stack of directories to do, worked off by two threads."""
+    """One copy of one tree, directory by directory, the last found first."""
 
     def __init__(self) -> None:
         self.cloning = True
         self._copy_range = True
         self._todo: list[tuple[_Directory, str]] = []
-        self._busy = 0
-        self._failure: BaseException | None = None
-        self._changed = threading.Condition()
-        self._helper: threading.Thread | None = None
         self._links: dict[tuple[int, int], tuple[str, str]] = {}
-        self._links_lock = threading.Lock()
+        self._helper: _Helper | None = None
         self._top_target_fd = -1
 
     def run(self, source_fd: int, target_fd: int) -> None:
         self._top_target_fd = os.dup(target_fd)
-        self._busy = 1  # so that a helper that is early waits for the first directories
         try:
-            try:
-                self._copy_entries(_Directory(source_fd, target_fd, None, ""))
-            except BaseException as error:
-                self._failure = error
-            finally:
-                self._done()
-            self._work()
+            self._copy_entries(_Directory(source_fd, target_fd, None, ""))
+            while self._todo:
+                self._copy_directory(*self._todo.pop())
             if self._helper is not None:
-                self._helper.join()
-            if self._failure is not None:
-                self._close_all()
-                raise self._failure
+                self._helper.finish()
+        except BaseException:
+            self._abandon()
+            raise
         finally:
             os.close(self._top_target_fd)
 
-    def _stop_cloning(self) -> None:
-        """Copy contents from now on, with a second thread: a copy waits for memory or the disk.
-
-        Clones are short calls, in which two threads only hand each other the interpreter's lock;
-        more than two were slower on every filesystem.
-        """
-        with self._changed:
-            if self.cloning and self._helper is None and (os.cpu_count() or 1) > 1:
-                self._helper = threading.Thread(target=self._work, name="storagedrivers-copy")
-                self._helper.start()
-            self.cloning = False
-
-    def _done(self) -> None:
-        with self._changed:
-            self._busy -= 1
-            self._changed.notify_all()
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not self._todo and self._busy and self._failure is None:
-                    self._changed.wait()
-                if not self._todo or self._failure is not None:
-                    return
-                parent, name = self._todo.pop()
-                self._busy += 1
-            try:
-                self._copy_directory(parent, name)
-            except BaseException as error:  # raised again by run(), in the caller's thread
-                with self._changed:
-                    self._failure = self._failure or error
-            finally:
-                self._done()
+    def _abandon(self) -> None:
+        """Close what is open; the failure on its way is the one that counts."""
+        for directory, _ in self._todo:
+            with suppress(OSError):
+                directory.release()
+        if self._helper is not None:
+            with suppress(BaseException):
+                self._helper.finish()
 
     def _copy_directory(self, parent: _Directory, name: str) -> None:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         with ExitStack() as opened:
-            opened.callback(self._release, parent)
+            opened.callback(parent.release)
             source_fd = os.open(name, flags, dir_fd=parent.source_fd)
             opened.callback(os.close, source_fd)
             target_fd = os.open(name, flags, dir_fd=parent.target_fd)
             opened.pop_all()  # both belong to the directory now
         directory = _Directory(source_fd, target_fd, parent, name)
         try:
-            self._release(parent)
+            parent.release()
         except BaseException:
-            directory.close()
+            with suppress(OSError):
+                directory.release()
             raise
         self._copy_entries(directory)
 
     def _copy_entries(self, directory: _Directory) -> None:
-        subdirectories = []
         try:
             with os.scandir(directory.source_fd) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         os.mkdir(entry.name, 0o700, dir_fd=directory.target_fd)
-                        subdirectories.append(entry.name)
+                        self._todo.append((directory, entry.name))
+                        directory.children += 1
                     else:
                         self._copy_entry(directory, entry.name)
-            if subdirectories:
-                with self._changed:
-                    directory.children += len(subdirectories)
-                    self._todo += [(directory, name) for name in subdirectories]
-                    self._changed.notify_all()
         finally:
-            self._release(directory)
-
-    def _release(self, directory: _Directory) -> None:
-        with self._changed:
-            directory.children -= 1
-            last = directory.children == 0
-        if last:
-            directory.finish()
-
-    def _close_all(self) -> None:
-        """After a failure: let go of the directories whose children were never opened."""
-        for directory, _ in self._todo:
-            with suppress(OSError):  # the first failure is the one that counts
-                self._release(directory)
+            directory.release()
 
     def _copy_entry(self, directory: _Directory, name: str) -> None:
         status = os.stat(name, dir_fd=directory.source_fd, follow_symlinks=False)
-        if status.st_nlink == 1:
-            self._copy_one(directory, name, status)
-            return
-        key = (status.st_dev, status.st_ino)
-        with self._links_lock:  # the first name must be whole before another is linked to it
-            first = self._links.get(key)
-            if first is None:
-                self._copy_one(directory, name, status)
-                self._links[key] = (directory.path(), name)
+        if status.st_nlink > 1:
+            key = (status.st_dev, status.st_ino)
+            if key in self._links:
+                self._link(directory, name, *self._links[key])
                 return
-        first_fd = tree.open_below(self._top_target_fd, first[0])
+            self._links[key] = (directory.path(), name)
+        if stat.S_ISREG(status.st_mode):
+            self._copy_file(directory, name, status)
+        else:
+            _copy_special(directory, name, status)
+
+    def _link(self, directory: _Directory, name: str, first_path: str, first_name: str) -> None:
+        first_fd = tree.open_below(self._top_target_fd, first_path)
         try:
             os.link(
-                first[1],
+                first_name,
                 name,
                 src_dir_fd=first_fd,
                 dst_dir_fd=directory.target_fd,
@@ -232,26 +181,30 @@ class _TreeCopier:
         finally:
             os.close(first_fd)
 
-    def _copy_one(self, directory: _Directory, name: str, status: os.stat_result) -> None:
-        if stat.S_ISREG(status.st_mode):
-            self._copy_file(directory, name, status)
-        else:
-            _copy_special(directory, name, status)
-
     def _copy_file(self, directory: _Directory, name: str, status: os.stat_result) -> None:
-        source = os.open(
-            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory.source_fd
-        )
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        source = os.open(name, flags, dir_fd=directory.source_fd)
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             target = os.open(name, flags, 0o600, dir_fd=directory.target_fd)
-            try:
-                if status.st_size:
-                    self._copy_contents(source, target, status)
-                _copy_metadata(source, target, status)
-            finally:
-                os.close(target)
+        except BaseException:
+            os.close(source)
+            raise
+        if status.st_size < _LARGE or self.cloning:
+            self._fill(source, target, status)
+            return
+        if self._helper is None:
+            self._helper = _Helper()
+        self._helper.submit(lambda: self._fill(source, target, status))
+
+    def _fill(self, source: int, target: int, status: os.stat_result) -> None:
+        """Give an empty file its contents and metadata; closes both."""
+        try:
+            if status.st_size:
+                self._copy_contents(source, target, status)
+            _copy_metadata(source, target, status)
         finally:
+            os.close(target)
             os.close(source)
 
     def _copy_contents(self, source: int, target: int, status: os.stat_result) -> None:
@@ -262,7 +215,7 @@ class _TreeCopier:
             except OSError as error:
                 if error.errno not in _CANNOT_CLONE:
                     raise
-                self._stop_cloning()
+                self.cloning = False
         size = status.st_size
         if status.st_blocks * 512 >= size:
             self._copy_range_of(source, target, 0, size)
@@ -288,6 +241,46 @@ class _TreeCopier:
             if not data:
                 return
             start += _write_all(target, data, start)
+
+
+class _Helper:
+    """A second thread for large files, whose contents are one long call into the kernel.
+
+    Small files are a dozen short calls each: two threads would only hand each other the
+    interpreter's lock.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._room = threading.Semaphore(16)  # each job holds two open files
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="storagedrivers-copy")
+        self._thread.start()
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Have *job* done."""
+        self._room.acquire()
+        self._jobs.put(job)
+
+    def finish(self) -> None:
+        """Wait for all jobs.
+
+        Raises:
+            BaseException: the first failure of one.
+        """
+        self._jobs.put(None)
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()  # all of them, also after a failure: each closes its files
+            except BaseException as error:  # raised by finish(), in the caller's thread
+                self._failure = self._failure or error
+            finally:
+                self._room.release()
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> int:
@@ -334,11 +327,13 @@ def _copy_metadata(source: int, target: int, status: os.stat_result) -> None:
     created = os.fstat(target)
     if (created.st_uid, created.st_gid) != (status.st_uid, status.st_gid):
         os.chown(target, status.st_uid, status.st_gid)
-    names = _xattr_names(source)
-    late = [name for name in names if name in _ACLS or name == "security.capability"]
-    _set_xattrs(source, target, [name for name in names if name not in late])
-    os.chmod(target, stat.S_IMODE(status.st_mode))
-    _set_xattrs(source, target, sorted(late, reverse=True))  # system.… before security.…
+    if names := _xattr_names(source):
+        late = [name for name in names if name in _ACLS or name == "security.capability"]
+        _set_xattrs(source, target, [name for name in names if name not in late])
+        os.chmod(target, stat.S_IMODE(status.st_mode))
+        _set_xattrs(source, target, sorted(late, reverse=True))  # system.… before security.…
+    else:
+        os.chmod(target, stat.S_IMODE(status.st_mode))
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 

@@ -79,15 +79,11 @@ def made_filesystems(
 
 
 @pytest.fixture
-def on_filesystem(
-    made_filesystems: Callable[[str], Path], request: pytest.FixtureRequest
-) -> Callable[[str], Path]:
+def on_filesystem(made_filesystems: Callable[[str], Path]) -> Callable[[str], Path]:
     """Gives an empty directory on a filesystem by its name."""
 
     def get(name: str) -> Path:
-        directory = (
-            made_filesystems(name) / f"test-{abs(hash(request.node.nodeid)):x}-{os.urandom(2).hex()}"
-        )
+        directory = made_filesystems(name) / f"test-{os.urandom(8).hex()}"
         directory.mkdir()
         return directory
 

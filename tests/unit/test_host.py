@@ -323,7 +323,8 @@ def test_empty_root(tmp_path: Path) -> None:
 
     assert facts == HostFacts(
         loadable=None,
-        graph_root=GraphRoot(path="/var/lib/store", probed="/var/lib/store"), recorded=True
+        graph_root=GraphRoot(path="/var/lib/store", probed="/var/lib/store"),
+        recorded=True,
     )
 
 

@@ -66,7 +66,7 @@ class FuseOverlayfs(StorageDriver):
         "test_deep_trees": "a path that is longer than PATH_MAX is not shown",
         "test_holes_stay_holes": "without reflinks a copy-up writes the holes of a sparse file",
         "test_lower_hard_links_act_as_declared": (
-            "a write shows in every name while it is mounted, and afterwards in one, perhaps another"
+            "a write shows in every name while mounted, and afterwards in one, perhaps another"
         ),
         "test_overlays_own_names_mean_nothing": (
             "user.overlay.opaque can be set, is kept under its own name and hides what is below"

@@ -83,6 +83,9 @@ _REFUSED = {
     "overlay": _OUTSIDE,
 }
 
+_LAST_UBUNTU = (5, 8)  # the kernel of 20.10
+_SPLIT_PACKAGES = (4, 15)  # of 18.04: linux-modules-extra; before, linux-image-extra
+
 # What only decides for hosts that cannot be tried; one described by hand may not say.
 _KNOWN_TO_WORK = ("", "ext2", "ext3", "ext4", "f2fs", "jfs", "reiserfs", "tmpfs", "xfs")
 
@@ -379,11 +382,14 @@ def _kernel_obstacle(host: HostFacts) -> ProbeResult | None:
 
 
 def _kernel_remedy(host: HostFacts) -> str:
-    # The kernel by name, not $(uname -r): the facts may be another host's.
+    """What to do without aufs; the kernel is named, since the facts may be another host's."""
+    ubuntu = "ubuntu" in (host.os.id, *host.os.id_like)
+    if ubuntu and host.kernel_version <= _LAST_UBUNTU:
+        flavour = "modules" if host.kernel_version >= _SPLIT_PACKAGES else "image"
+        return f"install linux-{flavour}-extra-{host.kernel}, then: modprobe aufs"
     return (
-        "use overlay2: mainline Linux never had aufs, Debian's kernels had it up to 8 and Ubuntu's"
-        f" up to 20.10; there, install linux-modules-extra-{host.kernel} (before 18.04"
-        f" linux-image-extra-{host.kernel}), then: modprobe aufs"
+        "use overlay2: mainline Linux never had aufs, Ubuntu's kernels had it up to 20.10 and"
+        " Debian's up to 8"
     )
 
 
@@ -432,7 +438,7 @@ def _trial(host: HostFacts) -> ProbeResult:
         "aufs",
         trial,
         remedies={
-            Reason.NO_KERNEL_SUPPORT: f"modprobe aufs, or {_kernel_remedy(host)}",
+            Reason.NO_KERNEL_SUPPORT: _kernel_remedy(host),
             Reason.WRONG_BACKING_FS: f"{_ELSEWHERE}; for aufs's reason: dmesg | grep aufs",
             Reason.TRIAL_FAILED: "see the kernel's log: dmesg | grep aufs",
         },

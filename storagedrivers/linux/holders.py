@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 
 from storagedrivers.linux import tree
 from storagedrivers.linux.mountinfo import (
@@ -47,23 +48,23 @@ class _Search:
 
     def run(self) -> Iterator[str]:
         for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                yield from self._process(pid)
-            except (FileNotFoundError, ProcessLookupError, PermissionError):
-                continue  # it ended, or is none of ours
+            yield from self._process(pid)
 
     def _process(self, pid: str) -> Iterator[str]:
+        """What one process has of the tree. What vanishes meanwhile never hides what stays."""
         mounts: dict[int, MountEntry] = {}
-        for thread in os.listdir(f"/proc/{pid}/task"):  # each may have a namespace of its own
+        for thread in _listdir(f"/proc/{pid}/task"):  # each may have a namespace of its own
             task = f"/proc/{pid}/task/{thread}"
-            mounts = yield from self._mounts_of(task, pid)
+            with suppress(*_GONE):
+                mounts |= yield from self._mounts_of(task, pid)
             for link in ("cwd", "root"):
                 if self._is_inside(f"{task}/{link}", None, mounts):
                     yield f"{link} of {_name(pid)}"
-        for fd in os.listdir(f"/proc/{pid}/fd"):
+        for fd in _listdir(f"/proc/{pid}/fd"):
             if self._is_open_for_writing(pid, fd, mounts):
                 yield f"descriptor {fd} of {_name(pid)}"
-        yield from self._mappings(pid)
+        with suppress(*_GONE):
+            yield from self._mappings(pid)
 
     def _mounts_of(self, task: str, pid: str) -> Generator[str, None, dict[int, MountEntry]]:
         """The mounts that a thread sees; yields a sentence for each of the tree."""
@@ -90,18 +91,21 @@ class _Search:
             if status.st_dev != self.device:
                 return False
             info = _fdinfo(f"/proc/{pid}/fdinfo/{fd}")
-        except (FileNotFoundError, PermissionError):
-            return False  # closed meanwhile
+        except _GONE:
+            return False
         writable = int(info.get("flags", "0"), 8) & os.O_ACCMODE != os.O_RDONLY
         if not stat.S_ISDIR(status.st_mode) and not writable:
             return False
         return self._is_inside(link, int(info.get("mnt_id", "-1")), mounts)
 
     def _is_inside(self, link: str, mount_id: int | None, mounts: dict[int, MountEntry]) -> bool:
-        status = os.stat(link)
-        if status.st_dev != self.device:
+        try:
+            status = os.stat(link)
+            if status.st_dev != self.device:
+                return False
+            shown = os.readlink(link)
+        except _GONE:
             return False
-        shown = os.readlink(link)
         mount = find_mount(mounts.values(), shown) if mount_id is None else mounts.get(mount_id)
         if (
             mount is not None
@@ -120,9 +124,9 @@ class _Search:
             return False
         try:
             there = os.stat(f"{os.path.dirname(link)}/root{os.readlink(link)}")
+            here = os.stat(link)
         except OSError:
             return True
-        here = os.stat(link)
         return (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino)
 
     def _mappings(self, pid: str) -> Iterator[str]:
@@ -145,6 +149,16 @@ class _Search:
         if self._inodes is None:
             self._inodes = tree.tree_inodes(self.path)
         return self._inodes
+
+
+_GONE = (FileNotFoundError, ProcessLookupError, PermissionError)  # it ended, or is none of ours
+
+
+def _listdir(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except _GONE:
+        return []
 
 
 def _path_in_filesystem(path: str, mount: MountEntry) -> str:

@@ -676,7 +676,7 @@ def test_malformed_facts_are_told_by_file_line_and_key(
     [
         ("", 1),
         ("{", 1),
-        ('{\n"schema": 1,\n}', 3),
+        ('{\n"schema": 1\n"uid": 0\n}', 3),
         ("[]", 1),
         ("5", 1),
         ("null", 1),

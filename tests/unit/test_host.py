@@ -654,7 +654,7 @@ def test_key_of_the_same_name_elsewhere_does_not_mislead() -> None:
         ("", 1),
         ("{", 1),
         ('{\n  "schema": 1,\n  "kernel": 6.1.0\n}\n', 3),
-        ('{\n  "schema": 1,\n}\n', 3),
+        ('{\n  "schema": 1\n  "uid": 0\n}\n', 3),
         ("{'schema': 1}", 1),
     ],
 )

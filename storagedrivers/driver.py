@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
@@ -24,6 +24,7 @@ from storagedrivers.errors import (
     AlreadyExistsError,
     DepthExceededError,
     DriverUnsupportedError,
+    InUseError,
     NotFoundError,
 )
 from storagedrivers.host import HostFacts
@@ -39,7 +40,7 @@ from storagedrivers.model import (
     check_layer_id,
     is_layer_id,
 )
-from storagedrivers.probing import kernel_obstacle, try_mount
+from storagedrivers.probing import failed_trial, kernel_obstacle, try_mount
 
 __all__ = [
     "Capability",
@@ -52,6 +53,7 @@ __all__ = [
     "Usage",
     "WhiteoutFormat",
     "bind",
+    "failed_trial",
     "kernel_obstacle",
     "try_mount",
 ]
@@ -150,7 +152,7 @@ class StorageDriver(ABC):
 
         Raises:
             OSError: something in it cannot be deleted; the rest stays in the trash for the next
-                call.
+                call. What others left there and cannot be deleted is no error here.
         """
         path = os.fspath(self.layer_path(layer))
         trash = f"{self.home}/{_TRASH}"
@@ -161,8 +163,9 @@ class StorageDriver(ABC):
         except FileNotFoundError:
             if os.path.lexists(path):  # so it is the trash that is missing
                 os.makedirs(trash, mode=0o700, exist_ok=True)
-                os.rename(path, discarded)
-        self._empty_trash(trash)
+                with suppress(FileNotFoundError):  # another process was faster
+                    os.rename(path, discarded)
+        self._empty_trash(trash, first=os.path.basename(discarded))
 
     def layers(self) -> Iterator[str]:
         """The ids of the layers on disk, in no order."""
@@ -227,15 +230,31 @@ class StorageDriver(ABC):
             try:
                 path.mkdir(mode=0o710)
             except FileNotFoundError:
-                self.home.mkdir(mode=0o710, parents=True, exist_ok=True)
+                # The trash at once: on a full disk there would be no room for it.
+                (self.home / _TRASH).mkdir(mode=0o700, parents=True, exist_ok=True)
+                self.home.chmod(0o710)
                 path.mkdir(mode=0o710)
         except FileExistsError as error:
             raise AlreadyExistsError(f"{self.name} has a layer {layer} already") from error
         try:
             yield path
         except BaseException:
-            self.remove(layer)
+            with suppress(OSError):  # the failure on its way is the one that counts
+                self.remove(layer)
             raise
+
+    def refuse_if_used(self, layer: str, users: Sequence[object]) -> None:
+        """For :meth:`seal`.
+
+        Raises:
+            InUseError: there are *users*.
+        """
+        if users:
+            raise InUseError(
+                f"layer {layer} is still in use",
+                holders=users,
+                resolution="unmount it everywhere and end the processes that use it",
+            )
 
     def check_depth(self, directories: Sequence[str]) -> None:
         """Check that the driver can stack as many lower directories as it would have to.
@@ -266,14 +285,16 @@ class StorageDriver(ABC):
         """Delete one directory of the trash; for drivers whose layers are no plain trees."""
         tree.remove_tree(parent_fd, name)
 
-    def _empty_trash(self, trash: str) -> None:
+    def _empty_trash(self, trash: str, *, first: str) -> None:
         try:
             fd = os.open(trash, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             return
         try:
+            self.delete(fd, first)
             for name in os.listdir(fd):
-                self.delete(fd, name)
+                with suppress(OSError):  # the removal of that one said so
+                    self.delete(fd, name)
         finally:
             os.close(fd)
 

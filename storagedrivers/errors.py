@@ -170,10 +170,11 @@ class InUseError(StoreError):
         self,
         brief: str,
         *,
-        holders: Sequence[str] = (),
+        holders: Sequence[object] = (),
         resolution: str | None = None,
     ) -> None:
-        super().__init__(brief, details="\n".join(holders) or None, resolution=resolution)
+        details = "\n".join(map(str, holders)) or None
+        super().__init__(brief, details=details, resolution=resolution)
         self.holders = tuple(holders)
 
 

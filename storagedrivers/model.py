@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 from storagedrivers.errors import UnsafePathError
@@ -148,7 +147,7 @@ class ProbeResult(NamedTuple):
     message: str
     remedy: str = ""
     capabilities: frozenset[Capability] = frozenset()
-    evidence: Mapping[str, str] = MappingProxyType({})
+    evidence: Mapping[str, str] = {}
     predicted: bool = False
 
     @classmethod

@@ -71,7 +71,7 @@ def try_mount(
         with scratch_directory(host.graph_root.probed) as scratch:
             complaint = namespace.in_private_mount_namespace(lambda: trial(scratch))
     except OSError as error:
-        return _failed(host, filesystem, error, remedies, evidence)
+        return failed_trial(host, f"mount of {filesystem}", error, remedies, evidence)
     if not complaint:
         return None
     return ProbeResult.no(
@@ -85,16 +85,18 @@ def try_mount(
 _USUAL_REMEDIES = {
     Reason.NO_PERMISSION: "run as root outside of a container, or give it CAP_SYS_ADMIN",
     Reason.NO_SPACE: "make room on the filesystem of the graph root",
+    Reason.READ_ONLY: "mount the filesystem of the graph root read-write",
 }
 
 
-def _failed(
+def failed_trial(
     host: HostFacts,
-    filesystem: str,
+    what: str,
     error: OSError,
     remedies: Mapping[Reason, str],
     evidence: Mapping[str, str],
 ) -> ProbeResult:
+    """What the error of a trial means; *what* was tried, as in "a trial snapshot"."""
     number = error.errno or 0
     reason, message = {
         errno.EPERM: (Reason.NO_PERMISSION, "was not permitted"),
@@ -108,11 +110,13 @@ def _failed(
             f"was refused by the kernel on {host.graph_root.filesystem or 'this filesystem'}",
         ),
         errno.ENOSPC: (Reason.NO_SPACE, "failed for want of space"),
+        errno.EDQUOT: (Reason.NO_SPACE, "failed for want of space"),
+        errno.EROFS: (Reason.READ_ONLY, "failed: the filesystem is read-only"),
     }.get(number, (Reason.TRIAL_FAILED, f"failed: {os.strerror(number)}"))
     words = error.details if isinstance(error, MountError) else None
     return ProbeResult.no(
         reason,
-        f"a trial mount of {filesystem} {message}",
+        f"a trial {what} {message}",
         remedy=remedies.get(reason) or _USUAL_REMEDIES.get(reason, ""),
         evidence={
             **evidence,

@@ -41,7 +41,6 @@ from storagedrivers.driver import (
 )
 from storagedrivers.errors import (
     DriverUnsupportedError,
-    InUseError,
     MountError,
     NotFoundError,
     ReadOnlyError,
@@ -160,12 +159,8 @@ class Aufs(StorageDriver):
         mark = self._seal_mark(layer)
         if mark.exists():
             return
-        if users := [*aufs.find_writing_mounts(self.sysfs, diff), *holders.find_writers(diff)]:
-            raise InUseError(
-                f"layer {layer} is still in use",
-                holders=users,
-                resolution="unmount it everywhere and end the processes that use it",
-            )
+        mounts = aufs.find_writing_mounts(self.sysfs, diff)
+        self.refuse_if_used(layer, [*mounts, *holders.find_writers(diff)])
         _remove_own_files(diff)
         mark.touch(mode=0o400)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from storagedrivers.driver import (
@@ -26,11 +26,12 @@ from storagedrivers.driver import (
     Reason,
     StorageDriver,
     bind,
+    failed_trial,
     kernel_obstacle,
 )
 from storagedrivers.errors import (
     DriverUnsupportedError,
-    InUseError,
+    NotFoundError,
     ReadOnlyError,
     StoreError,
 )
@@ -45,8 +46,6 @@ _CAPABILITIES = frozenset(
         Capability.SHARED_LOWER_LINKS,
     }
 )
-
-_QUOTAS_OFF = (errno.ENOTCONN, errno.EINVAL, errno.ENOENT)
 
 
 class BtrfsSnapshot(StorageDriver):
@@ -74,12 +73,12 @@ class BtrfsSnapshot(StorageDriver):
             return ProbeResult.yes(
                 "the graph root is on btrfs", capabilities=_CAPABILITIES, predicted=True
             )
-        return cls._trial(host.graph_root.probed)
+        return cls._trial(host)
 
     @classmethod
-    def _trial(cls, directory: str) -> ProbeResult:
+    def _trial(cls, host: HostFacts) -> ProbeResult:
         try:
-            with scratch_directory(directory) as scratch, _opened(scratch) as fd:
+            with scratch_directory(host.graph_root.probed) as scratch, _opened(scratch) as fd:
                 btrfs.create_subvolume(fd, "a")
                 try:
                     limited = cls._can_limit(scratch / "a")
@@ -89,15 +88,11 @@ class BtrfsSnapshot(StorageDriver):
                 finally:
                     btrfs.delete_subvolume(fd, "a")
         except OSError as error:
-            refused = error.errno in (errno.EPERM, errno.EACCES)
-            return ProbeResult.no(
-                Reason.NO_PERMISSION if refused else Reason.TRIAL_FAILED,
-                f"a trial snapshot in {directory} failed: {os.strerror(error.errno or 0)}",
-                remedy="mount the filesystem with user_subvol_rm_allowed, or run as root"
-                if refused
-                else "look at the kernel's log: dmesg | grep -i btrfs",
-                evidence={"errno": errno.errorcode.get(error.errno or 0, "")},
-            )
+            remedies = {
+                Reason.NO_PERMISSION: "mount it with user_subvol_rm_allowed, or run as root",
+                Reason.TRIAL_FAILED: "look at the kernel's log: dmesg | grep -i btrfs",
+            }
+            return failed_trial(host, "snapshot", error, remedies, {"filesystem": "btrfs"})
         return ProbeResult.yes(
             "the graph root is on btrfs, and a trial snapshot was made and deleted",
             capabilities=_CAPABILITIES | ({Capability.SIZE_LIMIT} if limited else set()),
@@ -111,7 +106,7 @@ class BtrfsSnapshot(StorageDriver):
             try:
                 btrfs.limit_size(fd, 1 << 40)
             except OSError as error:
-                if error.errno in _QUOTAS_OFF:
+                if error.errno in btrfs.QUOTAS_OFF:
                     return False
                 raise
             btrfs.delete_qgroup(fd, number)
@@ -136,7 +131,7 @@ class BtrfsSnapshot(StorageDriver):
             with _opened(subvolume) as fd:
                 btrfs.limit_size(fd, size)
         except OSError as error:
-            if error.errno not in _QUOTAS_OFF:
+            if error.errno not in btrfs.QUOTAS_OFF:
                 raise
             raise DriverUnsupportedError(
                 "the size of a layer cannot be limited: quotas are not enabled on this btrfs",
@@ -159,7 +154,7 @@ class BtrfsSnapshot(StorageDriver):
         Raises:
             StoreError: it holds subvolumes of its own, which a snapshot would leave out.
         """
-        self.require(layer)
+        self._root(layer)
         path = self.layer_path(layer)
         with _opened(path) as fd:
             if not (path / "sealed").exists():
@@ -167,22 +162,22 @@ class BtrfsSnapshot(StorageDriver):
                 with _opened(path / "fs") as source:
                     self._refuse_nested(layer, source)
                     btrfs.create_snapshot(source, fd, "sealed", read_only=True)
-            if (path / "fs").exists():  # also what a crash between the two steps left
-                btrfs.delete_subvolume(fd, "fs")
+            with _opened(path / "sealed") as sealed, suppress(OSError):
+                btrfs.limit_size(sealed, None)  # layers above would inherit it
+            self._delete_subvolume(fd, "fs")  # also what a crash between the two steps left
 
-    @staticmethod
-    def _refuse_if_used(layer: str, subvolume: Path) -> None:
+    def _refuse_if_used(self, layer: str, subvolume: Path) -> None:
         # The snapshot could not change any more, but writes that came after it would be lost.
-        if users := holders.find_writers(subvolume):
-            raise InUseError(
-                f"layer {layer} is still in use",
-                holders=users,
-                resolution="unmount it and end the processes that use it",
-            )
+        self.refuse_if_used(layer, holders.find_writers(subvolume))
 
     @staticmethod
     def _refuse_nested(layer: str, subvolume_fd: int) -> None:
-        nested = btrfs.nested_subvolumes(subvolume_fd)
+        try:
+            nested = btrfs.nested_subvolumes(subvolume_fd)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            nested = [("…", "(a path too long to be told)")]
         if nested:
             names = ", ".join("/" + os.path.join(*one) for one in nested[:5])
             raise StoreError(
@@ -225,8 +220,10 @@ class BtrfsSnapshot(StorageDriver):
 
     def _root(self, layer: str) -> Path:
         path = self.layer_path(layer)
-        sealed = path / "sealed"
-        return sealed if sealed.exists() else path / "fs"
+        for name in ("sealed", "fs"):
+            if (path / name).is_dir():
+                return path / name
+        raise NotFoundError(f"{self.name} has no layer {layer}")
 
 
 @contextmanager

@@ -17,7 +17,6 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 
 from storagedrivers.driver import (
@@ -35,12 +34,21 @@ from storagedrivers.driver import (
     try_mount,
 )
 from storagedrivers.errors import (
-    InUseError,
     NotFoundError,
     ReadOnlyError,
     StoreError,
 )
-from storagedrivers.linux import copy, holders, mount, namespace, overlay, tree, trial
+from storagedrivers.linux import (
+    copy,
+    holders,
+    kernel,
+    mount,
+    namespace,
+    overlay,
+    syscalls,
+    tree,
+    trial,
+)
 from storagedrivers.linux.scratch import scratch_directory
 from storagedrivers.model import check_layer_id
 
@@ -93,6 +101,7 @@ class Overlay2(StorageDriver):
     def __init__(self, home: str | os.PathLike[str]) -> None:
         super().__init__(home)
         self._user_namespace = namespace.in_user_namespace()
+        self._known_features: tuple[str, ...] | None = None
 
     @classmethod
     def probe(cls, host: HostFacts, home: Path) -> ProbeResult:
@@ -116,8 +125,8 @@ class Overlay2(StorageDriver):
         below = [self._diff(lower) for lower in lowers]
         with self.new_layer(layer) as path:
             diff = f"{path}/diff"
+            os.mkdir(f"{path}/work", 0o700)  # first: a layer without it is a sealed one
             os.mkdir(diff)
-            os.mkdir(f"{path}/work", 0o700)
             if below:
                 # The merged root shows the metadata of the topmost directory.
                 copy.copy_root_metadata(below[0], diff)
@@ -157,15 +166,15 @@ class Overlay2(StorageDriver):
         with scratch_directory(self.home) as scratch:
             # The kernel knows of overlays only: a base layer is bind mounted.
             in_use = overlay.is_upper_in_use(diff, scratch) if lowers else None
-        users = holders.find_writers(diff) if in_use is not False else []
-        if in_use or users:
-            raise InUseError(
-                f"layer {layer} is still in use",
-                holders=users or ("the kernel says so, and no process in /proc shows it",),
-                resolution="unmount it everywhere and end the processes that use it",
-            )
+        if in_use is not False:
+            users: list[object] = [*holders.find_writers(diff, overlays=bool(lowers))]
+            if in_use and not users:
+                users = ["the kernel says so, and no process in /proc shows it"]
+            self.refuse_if_used(layer, users)
         fd = os.open(self.layer_path(layer), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            if self._is_scratch(layer):
+                syscalls.syncfs(fd)  # its mounts left that out
             tree.remove_tree(fd, "work")
         finally:
             os.close(fd)
@@ -194,28 +203,24 @@ class Overlay2(StorageDriver):
             "Layers": str(sum(1 for _ in self.layers())),
         }
 
-    @cached_property
+    @property
     def _features(self) -> tuple[str, ...]:
-        return _features(user_namespace=self._user_namespace)
+        if self._known_features is None:
+            features = _features(user_namespace=self._user_namespace)
+            if not os.path.isdir(_MODULE):
+                return features  # a guess, until the module is there to tell
+            self._known_features = features
+        return self._known_features
 
     def _volatile(self, layer: str, *, scratch: bool) -> tuple[str, ...]:
-        """``volatile`` leaves a mark in the work directory that forbids the next mount, after a
-        crash or not.
-        """
-        mark = f"{self._work(layer)}/work/incompat/volatile"
-        if os.path.lexists(mark):
-            if not scratch:
-                raise StoreError(
-                    f"layer {layer} was mounted as scratch: its files may not be on the disk",
-                    resolution="mount it as scratch again, or remove it",
-                )
-            with suppress(FileNotFoundError):
-                os.unlink(f"{mark}/dirty")
-            os.rmdir(mark)
-        if not scratch:
-            return ()
-        release = os.uname().release.split(".")
-        return ("volatile",) if (int(release[0]), int(release[1])) >= _VOLATILE else ()
+        if scratch:
+            return ("volatile",) if kernel.version() >= _VOLATILE else ()
+        if self._is_scratch(layer):
+            raise StoreError(
+                f"layer {layer} was mounted as scratch: its files may not be on the disk",
+                resolution="mount it as scratch again, or remove it",
+            )
+        return ()
 
     # Paths are strings here: pathlib costs more than the system calls of a mount with 100 lowers.
 
@@ -229,7 +234,12 @@ class Overlay2(StorageDriver):
         return f"{self.home}/{check_layer_id(layer)}/work"
 
     def _is_writable(self, layer: str) -> bool:
-        return os.path.isdir(self._work(layer)) or not self._diff(layer)
+        self._diff(layer)
+        return os.path.isdir(self._work(layer))
+
+    def _is_scratch(self, layer: str) -> bool:
+        """Whether the layer was mounted volatile: the kernel leaves a mark."""
+        return os.path.lexists(f"{self._work(layer)}/work/incompat/volatile")
 
     def _lowerdir(self, layers: Sequence[str]) -> str:
         return ":".join(mount.escape(self._checked_link(layer)) for layer in layers)
@@ -242,11 +252,11 @@ class Overlay2(StorageDriver):
 
     def _checked_link(self, layer: str) -> str:
         link = self._link(layer)
-        if not os.path.isdir(link):
-            self._diff(layer)
-            with suppress(FileNotFoundError):
-                os.unlink(link)
-            self._make_link(layer)  # lost in a crash, or the store was copied without links
+        self._diff(layer)
+        with suppress(FileNotFoundError):
+            if os.readlink(link) == f"../{layer}/diff":
+                return link
+        self._make_link(layer)  # lost in a crash, or the store was copied without links
         return link
 
     def _make_link(self, layer: str) -> None:
@@ -256,16 +266,26 @@ class Overlay2(StorageDriver):
             os.symlink(target, link)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(link), mode=0o700, exist_ok=True)
-            os.symlink(target, link)
+            self._make_link(layer)
+        except FileExistsError:  # a stray one: put the right one in its place
+            new = f"{link}.{os.urandom(6).hex()}"
+            os.symlink(target, new)
+            os.rename(new, link)
 
 
 def _features(*, user_namespace: bool) -> tuple[str, ...]:
     """The options of every mount; those only that this kernel's module knows."""
-    features = []
-    loaded = os.path.isdir(_MODULE)
-    for parameter, value in (("index", "off"), ("redirect_dir", "nofollow"), ("metacopy", "off")):
-        if not loaded or os.path.exists(f"{_MODULE}/parameters/{parameter}"):
-            features.append(f"{parameter}={value}")
+    values = {"index": "off", "redirect_dir": "nofollow", "metacopy": "off"}
+    if os.path.isdir(_MODULE):
+        # "nofollow" came with the parameter that says what "off" does: Linux 4.15.
+        if not os.path.exists(f"{_MODULE}/parameters/redirect_always_follow"):
+            values["redirect_dir"] = "off"
+        values = {
+            name: value
+            for name, value in values.items()
+            if os.path.exists(f"{_MODULE}/parameters/{name}")
+        }
+    features = [f"{name}={value}" for name, value in values.items()]
     if user_namespace:
         features.append("userxattr")
     return tuple(features)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from storagedrivers.driver import Capability, HostFacts, Mount, ProbeResult, StorageDriver, bind
-from storagedrivers.errors import InUseError, ReadOnlyError
+from storagedrivers.errors import NotFoundError, ReadOnlyError
 from storagedrivers.linux import copy, holders
 
 
@@ -70,16 +70,14 @@ class VfsCopy(StorageDriver):
         mark = self._seal_mark(layer)
         if mark.exists():
             return
-        if users := holders.find_writers(self._root(layer)):
-            raise InUseError(
-                f"layer {layer} is still in use",
-                holders=users,
-                resolution="unmount it and end the processes that use it",
-            )
+        self.refuse_if_used(layer, holders.find_writers(self._root(layer)))
         mark.touch(mode=0o400)
 
     def _root(self, layer: str) -> Path:
-        return self.layer_path(layer) / "fs"
+        root = self.layer_path(layer) / "fs"
+        if not root.is_dir():
+            raise NotFoundError(f"{self.name} has no layer {layer}")
+        return root
 
     def _seal_mark(self, layer: str) -> Path:
         return self.layer_path(layer) / "sealed"

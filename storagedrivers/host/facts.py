@@ -9,6 +9,7 @@ import typing
 from typing import Any, NamedTuple, TypeVar
 
 from storagedrivers.errors import ConfigError
+from storagedrivers.linux import kernel
 from storagedrivers.model import Reason
 
 T = TypeVar("T")
@@ -125,11 +126,7 @@ class HostFacts(NamedTuple):
     @property
     def kernel_version(self) -> tuple[int, int]:
         """Major and minor number of the release; ``(0, 0)`` where it has none."""
-        parts = self.kernel.split(".")
-        try:
-            return int(parts[0]), int("".join(_leading_digits(parts[1])))
-        except (IndexError, ValueError):
-            return 0, 0
+        return kernel.version(self.kernel)
 
     def to_json(self) -> str:
         """The document that :meth:`from_json` reads; its schema is ``docs/schemas/facts.json``."""
@@ -178,10 +175,6 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "_asdict"):
         return {key: _plain(item) for key, item in value._asdict().items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _leading_digits(text: str) -> str:
-    return text[: len(text) - len(text.lstrip("0123456789"))]
 
 
 class _Reader:

@@ -7,7 +7,8 @@ kernel.
 
 The order for each file matters: contents, owner (it clears setuid and capabilities), attributes
 (user ones need the right to write), mode, ACLs (they rewrite the group bits), capabilities, times.
-A directory gets its own after its last child: a default ACL would pass on to children made later.
+Directories get theirs last, the deepest first: a mode could close them to their owner, and a
+default ACL would pass on to children made later.
 """
 
 from __future__ import annotations
@@ -17,19 +18,25 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
-from queue import SimpleQueue
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from storagedrivers.linux import ioctl, tree
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
 
 _LARGE = 256 << 10  # bytes; measured: below, the second thread costs more than it does
 
 _CANNOT_CLONE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
 _CANNOT_COPY_RANGE = (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
-# Overlay's own tell of a place in a stack; xfs shows its ACLs under a second name.
-_LEFT_OUT = ("trusted.overlay.", "user.overlay.", "trusted.SGI_ACL_")
 _NO_XATTRS = (errno.EOPNOTSUPP, errno.ENOSYS)
+
+_SECOND_NAMES = ("trusted.SGI_ACL_",)  # under which xfs shows its ACLs once more
+_OVERLAYS_OWN = ("trusted.overlay.", "user.overlay.")
+
+_DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def copy_tree(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> bool:
@@ -40,153 +47,99 @@ def copy_tree(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
         Whether all contents are shared with the source (reflinks) rather than copied.
 
     Raises:
-        OSError: the first failure; what was copied until then stays, for the caller to remove.
+        OSError: the first failure (EXDEV: something is mounted inside the source); what was copied
+            until then stays, for the caller to remove.
     """
-    source_fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with _opened(source) as source_fd, _opened(target) as target_fd:
+        for name in _ACLS:  # what the target inherited would pass on to its children
+            with suppress(OSError):
+                os.removexattr(target_fd, name)
+        copier = _TreeCopier(source_fd, target_fd)
+        copier.run()
+        return copier.cloning
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[int]:
+    fd = os.open(path, _DIRECTORY)
     try:
-        target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        os.close(source_fd)
-        raise
-    for name in _ACLS:  # what the target inherited would pass on to its children
-        with suppress(OSError):
-            os.removexattr(target_fd, name)
-    copier = _TreeCopier()
-    copier.run(source_fd, target_fd)
-    return copier.cloning
-
-
-class _Directory:
-    """A pair of open directories that stays open until its last child directory was opened."""
-
-    __slots__ = ("children", "name", "parent", "source_fd", "status", "target_fd")
-
-    def __init__(
-        self, source_fd: int, target_fd: int, parent: _Directory | None, name: str
-    ) -> None:
-        self.source_fd = source_fd
-        self.target_fd = target_fd
-        self.parent = parent
-        self.name = name
-        self.status = os.fstat(source_fd)
-        self.children = 1  # itself, until its entries are done
-
-    def release(self) -> None:
-        """One child less to come; after the last, the target gets its metadata and both close."""
-        self.children -= 1
-        if self.children == 0:
-            try:
-                _copy_metadata(self.source_fd, self.target_fd, self.status)
-            finally:
-                os.close(self.source_fd)
-                os.close(self.target_fd)
-
-    def path(self) -> str:
-        """The names from the top to this directory."""
-        names: list[str] = []
-        directory: _Directory | None = self
-        while directory is not None and directory.parent is not None:
-            names.append(directory.name)
-            directory = directory.parent
-        return "/".join(reversed(names))
+        yield fd
+    finally:
+        os.close(fd)
 
 
 class _TreeCopier:
-    """One copy of one tree, directory by directory, the last found first."""
+    """One copy of one tree. Directories are opened by their path from the top, two at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, source_fd: int, target_fd: int) -> None:
+        self._source_fd = source_fd
+        self._target_fd = target_fd
         self.cloning = True
         self._copy_range = True
-        self._todo: list[tuple[_Directory, str]] = []
+        self._todo = [""]
+        self._directories: list[tuple[str, os.stat_result]] = []
         self._links: dict[tuple[int, int], tuple[str, str]] = {}
         self._helper: _Helper | None = None
-        self._top_target_fd = -1
 
-    def run(self, source_fd: int, target_fd: int) -> None:
-        self._top_target_fd = os.dup(target_fd)
+    def run(self) -> None:
         try:
-            self._copy_entries(_Directory(source_fd, target_fd, None, ""))
             while self._todo:
-                self._copy_directory(*self._todo.pop())
+                self._copy_directory(self._todo.pop())
+            for path, status in reversed(self._directories):
+                with self._pair(path) as (source_fd, target_fd):
+                    _copy_metadata(source_fd, target_fd, status)
+        finally:
             if self._helper is not None:
                 self._helper.finish()
-        except BaseException:
-            self._abandon()
-            raise
-        finally:
-            os.close(self._top_target_fd)
 
-    def _abandon(self) -> None:
-        """Close what is open; the failure on its way is the one that counts."""
-        for directory, _ in self._todo:
-            with suppress(OSError):
-                directory.release()
-        if self._helper is not None:
-            with suppress(BaseException):
-                self._helper.finish()
+    @contextmanager
+    def _pair(self, path: str) -> Iterator[tuple[int, int]]:
+        """A directory of the source and its copy."""
+        with ExitStack() as stack:
+            source_fd = tree.open_below(self._source_fd, path)
+            stack.callback(os.close, source_fd)
+            target_fd = tree.open_below(self._target_fd, path)
+            stack.callback(os.close, target_fd)
+            yield source_fd, target_fd
 
-    def _copy_directory(self, parent: _Directory, name: str) -> None:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        with ExitStack() as opened:
-            opened.callback(parent.release)
-            source_fd = os.open(name, flags, dir_fd=parent.source_fd)
-            opened.callback(os.close, source_fd)
-            target_fd = os.open(name, flags, dir_fd=parent.target_fd)
-            opened.pop_all()  # both belong to the directory now
-        directory = _Directory(source_fd, target_fd, parent, name)
-        try:
-            parent.release()
-        except BaseException:
-            with suppress(OSError):
-                directory.release()
-            raise
-        self._copy_entries(directory)
-
-    def _copy_entries(self, directory: _Directory) -> None:
-        try:
-            with os.scandir(directory.source_fd) as entries:
+    def _copy_directory(self, path: str) -> None:
+        with self._pair(path) as (source_fd, target_fd):
+            self._directories.append((path, os.fstat(source_fd)))
+            with os.scandir(source_fd) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        os.mkdir(entry.name, 0o700, dir_fd=directory.target_fd)
-                        self._todo.append((directory, entry.name))
-                        directory.children += 1
+                        os.mkdir(entry.name, 0o700, dir_fd=target_fd)
+                        self._todo.append(f"{path}/{entry.name}" if path else entry.name)
                     else:
-                        self._copy_entry(directory, entry.name)
-        finally:
-            directory.release()
+                        self._copy_entry(path, source_fd, target_fd, entry.name)
 
-    def _copy_entry(self, directory: _Directory, name: str) -> None:
-        status = os.stat(name, dir_fd=directory.source_fd, follow_symlinks=False)
+    def _copy_entry(self, path: str, source_fd: int, target_fd: int, name: str) -> None:
+        status = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
         if status.st_nlink > 1:
             key = (status.st_dev, status.st_ino)
             if key in self._links:
-                self._link(directory, name, *self._links[key])
+                self._link(target_fd, name, *self._links[key])
                 return
-            self._links[key] = (directory.path(), name)
+            self._links[key] = (path, name)
         if stat.S_ISREG(status.st_mode):
-            self._copy_file(directory, name, status)
+            self._copy_file(source_fd, target_fd, name, status)
         else:
-            _copy_special(directory, name, status)
+            _copy_special(source_fd, target_fd, name, status)
 
-    def _link(self, directory: _Directory, name: str, first_path: str, first_name: str) -> None:
-        first_fd = tree.open_below(self._top_target_fd, first_path)
+    def _link(self, target_fd: int, name: str, first_path: str, first_name: str) -> None:
+        first_fd = tree.open_below(self._target_fd, first_path)
         try:
             os.link(
-                first_name,
-                name,
-                src_dir_fd=first_fd,
-                dst_dir_fd=directory.target_fd,
-                follow_symlinks=False,
+                first_name, name, src_dir_fd=first_fd, dst_dir_fd=target_fd, follow_symlinks=False
             )
         finally:
             os.close(first_fd)
 
-    def _copy_file(self, directory: _Directory, name: str, status: os.stat_result) -> None:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        source = os.open(name, flags, dir_fd=directory.source_fd)
+    def _copy_file(self, source_fd: int, target_fd: int, name: str, status: os.stat_result) -> None:
+        source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source_fd)
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            target = os.open(name, flags, 0o600, dir_fd=directory.target_fd)
+            target = os.open(name, flags, 0o600, dir_fd=target_fd)
         except BaseException:
             os.close(source)
             raise
@@ -234,7 +187,7 @@ class _TreeCopier:
                 self._copy_range = False
                 break
             if count == 0:
-                return  # the file was cut while it was read
+                break  # the file was cut meanwhile, or is of /proc's kind: reading tells
             start += count
         while start < end:
             data = os.pread(source, min(end - start, 1 << 20), start)
@@ -251,6 +204,8 @@ class _Helper:
     """
 
     def __init__(self) -> None:
+        from queue import SimpleQueue
+
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._room = threading.Semaphore(16)  # each job holds two open files
         self._failure: BaseException | None = None
@@ -304,37 +259,22 @@ def _data_segments(fd: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _copy_special(directory: _Directory, name: str, status: os.stat_result) -> None:
-    target_fd = directory.target_fd
+def _copy_special(source_fd: int, target_fd: int, name: str, status: os.stat_result) -> None:
     is_link = stat.S_ISLNK(status.st_mode)
     if is_link:
-        os.symlink(os.readlink(name, dir_fd=directory.source_fd), name, dir_fd=target_fd)
+        os.symlink(os.readlink(name, dir_fd=source_fd), name, dir_fd=target_fd)
     else:
         os.mknod(name, status.st_mode, status.st_rdev, dir_fd=target_fd)
     os.chown(name, status.st_uid, status.st_gid, dir_fd=target_fd, follow_symlinks=False)
     if not is_link:
         os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target_fd)  # mknod applied the umask
     # No xattr call takes a directory and a name; through /proc the directory stays the opened one.
-    source_path = f"/proc/self/fd/{directory.source_fd}/{name}"
+    source_path = f"/proc/self/fd/{source_fd}/{name}"
     target_path = f"/proc/self/fd/{target_fd}/{name}"
     names = _xattr_names(source_path, follow_symlinks=False)
     _set_xattrs(source_path, target_path, names, follow_symlinks=False)
     times = (status.st_atime_ns, status.st_mtime_ns)
     os.utime(name, ns=times, dir_fd=target_fd, follow_symlinks=False)
-
-
-def _copy_metadata(source: int, target: int, status: os.stat_result) -> None:
-    created = os.fstat(target)
-    if (created.st_uid, created.st_gid) != (status.st_uid, status.st_gid):
-        os.chown(target, status.st_uid, status.st_gid)
-    if names := _xattr_names(source):
-        late = [name for name in names if name in _ACLS or name == "security.capability"]
-        _set_xattrs(source, target, [name for name in names if name not in late])
-        os.chmod(target, stat.S_IMODE(status.st_mode))
-        _set_xattrs(source, target, sorted(late, reverse=True))  # system.… before security.…
-    else:
-        os.chmod(target, stat.S_IMODE(status.st_mode))
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def copy_root_metadata(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -345,26 +285,35 @@ def copy_root_metadata(source: str | os.PathLike[str], target: str | os.PathLike
     Raises:
         OSError: EPERM where the owner may not be given away.
     """
-    source_fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            _copy_metadata(source_fd, target_fd, os.fstat(source_fd))
-        finally:
-            os.close(target_fd)
-    finally:
-        os.close(source_fd)
+    with _opened(source) as source_fd, _opened(target) as target_fd:
+        _copy_metadata(source_fd, target_fd, os.fstat(source_fd), leaving_out=_OVERLAYS_OWN)
+
+
+def _copy_metadata(
+    source: int, target: int, status: os.stat_result, *, leaving_out: tuple[str, ...] = ()
+) -> None:
+    created = os.fstat(target)
+    if (created.st_uid, created.st_gid) != (status.st_uid, status.st_gid):
+        os.chown(target, status.st_uid, status.st_gid)
+    if names := _xattr_names(source):
+        names = [name for name in names if not name.startswith(leaving_out)]
+        late = [name for name in names if name in _ACLS or name == "security.capability"]
+        _set_xattrs(source, target, [name for name in names if name not in late])
+        os.chmod(target, stat.S_IMODE(status.st_mode))
+        _set_xattrs(source, target, sorted(late, reverse=True))  # system.… before security.…
+    else:
+        os.chmod(target, stat.S_IMODE(status.st_mode))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _xattr_names(path: int | str, *, follow_symlinks: bool = True) -> list[str]:
-    """The names of a file's attributes that are copied."""
     try:
         names = os.listxattr(path, follow_symlinks=follow_symlinks)
     except OSError as error:
         if error.errno in _NO_XATTRS:
             return []
         raise
-    return [name for name in names if not name.startswith(_LEFT_OUT)]
+    return [name for name in names if not name.startswith(_SECOND_NAMES)]
 
 
 def _set_xattrs(

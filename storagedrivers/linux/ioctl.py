@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 
 try:
     import fcntl
@@ -14,6 +15,9 @@ FICLONE = 0x40049409
 FS_IOC_GETFLAGS = 0x80086601
 FS_IOC_SETFLAGS = 0x40086602
 FS_IMMUTABLE_FL = 0x10
+BTRFS_IOC_SUBVOL_GETFLAGS = 0x80089419
+BTRFS_IOC_SUBVOL_SETFLAGS = 0x4008941A
+BTRFS_SUBVOL_RDONLY = 2
 FS_APPEND_FL = 0x20
 
 
@@ -52,11 +56,24 @@ def clear_protection(fd: int) -> None:
         _set_flags(fd, flags & ~(FS_IMMUTABLE_FL | FS_APPEND_FL))
 
 
+def clear_read_only_subvolume(fd: int) -> None:
+    """Make the btrfs subvolume whose root is *fd* writable, if it is one that is not."""
+    flags = bytearray(8)
+    try:
+        ioctl(fd, BTRFS_IOC_SUBVOL_GETFLAGS, flags)
+    except OSError:
+        return  # another filesystem
+    value = int.from_bytes(flags, sys.byteorder)
+    if value & BTRFS_SUBVOL_RDONLY:
+        value &= ~BTRFS_SUBVOL_RDONLY
+        ioctl(fd, BTRFS_IOC_SUBVOL_SETFLAGS, bytearray(value.to_bytes(8, sys.byteorder)))
+
+
 def _flags(fd: int) -> int:
     flags = bytearray(8)  # the request says long, and the kernel fills an int
     ioctl(fd, FS_IOC_GETFLAGS, flags)
-    return int.from_bytes(flags[:4], "little")
+    return int.from_bytes(flags[:4], sys.byteorder)
 
 
 def _set_flags(fd: int, flags: int) -> None:
-    ioctl(fd, FS_IOC_SETFLAGS, bytearray(flags.to_bytes(4, "little") + bytes(4)))
+    ioctl(fd, FS_IOC_SETFLAGS, bytearray(flags.to_bytes(4, sys.byteorder) + bytes(4)))

@@ -13,7 +13,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from storagedrivers.errors import MountError, UnmountError
 from storagedrivers.linux import namespace, syscalls
@@ -159,8 +159,25 @@ def mount_overlay(value: Mount, target: StrPath) -> None:
         MountError: refused.
         OSError: refused, without words of the kernel's.
     """
+    _forget_last_volatile_mount(value)
     if not mount_overlay_by_fsconfig(value, target):
         mount_overlay_by_options(value, target)
+
+
+def _forget_last_volatile_mount(value: Mount) -> None:
+    """A volatile mount leaves a mark in its work directory that forbids the next one.
+
+    Who asks for a volatile mount again does not mind what may be missing since.
+    """
+    if "volatile" not in value.options:
+        return
+    for option in value.options:
+        if option.startswith("workdir="):
+            mark = os.path.join(unescape(option.partition("=")[2]), "work/incompat/volatile")
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(mark, "dirty"))
+            with suppress(FileNotFoundError):
+                os.rmdir(mark)
 
 
 def mount_overlay_by_fsconfig(value: Mount, target: StrPath) -> bool:
@@ -210,13 +227,16 @@ class _Context:
         return True
 
     def _set_path(self, key: str, path: str) -> bool:
-        """Set a path by descriptor (Linux 6.13), else by name (6.8)."""
+        """Set a path by descriptor (Linux 6.15), else by name (6.8)."""
         fd = self._opened(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         try:
             self._set(syscalls.FSCONFIG_SET_FD, key, None, fd)
             return True
         except OSError as error:
-            if not self._is_unknown(error):
+            if error.errno == errno.EOPNOTSUPP:  # before 6.5: a context of the old kind
+                return False
+            # EBADF: Linux before 6.15 takes no O_PATH descriptors.
+            if error.errno != errno.EBADF and not self._is_unknown(error):
                 raise
         name = os.fsencode(path)
         if len(name) > _MAX_STRING or b"\\" in name:
@@ -231,7 +251,10 @@ class _Context:
 
     def _is_unknown(self, error: OSError) -> bool:
         """Whether the kernel does not take such an option, rather than its value."""
-        return error.errno == errno.EINVAL and "too many" not in self.words()
+        if error.errno != errno.EINVAL:
+            return False
+        words = self.words()
+        return not words or "Unknown parameter" in words or "Bad value" in words
 
     def _set(self, command: int, key: str, value: bytes | None, aux: int = 0) -> None:
         syscalls.fsconfig(self._fd, command, key, value, aux)
@@ -334,7 +357,7 @@ def _bind(source: str, target: StrPath, flags: int) -> None:
             where = syscalls.AT_EMPTY_PATH | recursive
             syscalls.mount_setattr(tree, "", where, attr_set=attributes, attr_clr=times)
         except OSError as error:
-            if error.errno != errno.ENOSYS:
+            if error.errno not in (errno.ENOSYS, errno.EPERM):  # EPERM: also seccomp filters
                 raise
         else:
             syscalls.move_mount(

@@ -72,7 +72,7 @@ def mount_of(path: str | os.PathLike[str]) -> MountEntry | None:
     """
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        with open(f"/proc/self/fdinfo/{fd}") as file:
+        with open(f"/proc/self/fdinfo/{fd}", errors="replace") as file:
             fields = dict(line.split(":", 1) for line in file)
     except FileNotFoundError:
         return None
@@ -94,10 +94,22 @@ def read_mountinfo(path: str = "/proc/self/mountinfo") -> list[MountEntry]:
         OSError: the file is there and cannot be read.
     """
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        # The kernel escapes newlines and not carriage returns.
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             return list(parse_mountinfo(file))
     except FileNotFoundError:
         return []
+
+
+def parse_options(entry: MountEntry) -> dict[str, tuple[str, ...]]:
+    """The options with a value, without the escapes of mountinfo and of overlay: both readings."""
+    found: dict[str, tuple[str, ...]] = {}
+    for option in entry.options:
+        key, separator, value = option.partition("=")
+        if separator:
+            plain = _unescape(value)
+            found[key] = (plain, re.sub(r"\\(.)", r"\1", plain, flags=re.DOTALL))
+    return found
 
 
 def _unescape(field: str) -> str:

@@ -6,6 +6,7 @@ it unshared goes away when the thread ends. So nothing here forks or changes the
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -43,10 +44,18 @@ def make_mounts_private() -> None:
     """Give the calling thread, or a process with one thread, a mount namespace of its own.
 
     Raises:
-        OSError: EPERM without CAP_SYS_ADMIN.
+        OSError: EPERM without CAP_SYS_ADMIN, or in a chroot.
     """
     syscalls.unshare(syscalls.CLONE_NEWNS)
-    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE, None)
+    try:
+        syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE, None)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # After chroot(2) the root is no mount: what is mounted below could be seen outside.
+        raise PermissionError(
+            errno.EPERM, "the root directory is no mount, as in a chroot"
+        ) from error
 
 
 def _in_thread(prepare: Callable[[], None], work: Callable[[], T]) -> T:

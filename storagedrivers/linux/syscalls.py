@@ -243,8 +243,9 @@ def readdir_types(path: StrOrBytesPath) -> dict[str, int]:
 
     ``os.scandir`` hides a missing d_type behind a stat(2) of its own.
     """
-    # struct dirent of 64-bit Linux (glibc and musl): ino, off, reclen, type, name.
-    opendir, readdir, closedir = _libc().opendir, _libc().readdir, _libc().closedir
+    # struct dirent64, which is dirent on 64 bits (glibc and musl): ino, off, reclen, type, name.
+    opendir, closedir = _libc().opendir, _libc().closedir
+    readdir = getattr(_libc(), "readdir64", None) or _libc().readdir
     opendir.argtypes, opendir.restype = (_STR,), _PTR
     readdir.argtypes, readdir.restype = (_PTR,), _PTR
     closedir.argtypes = (_PTR,)

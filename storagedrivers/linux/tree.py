@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 _MAX_DEPTH = 100  # directories that are open at once; the usual limit of open files is 1,024
 _ROUNDS = 100
+_SUBVOLUME_ROOT = 256  # the inode number of every btrfs subvolume's root
 
 
 def remove_tree(parent_fd: int, name: str) -> None:
@@ -47,7 +48,7 @@ def remove_tree(parent_fd: int, name: str) -> None:
         except FileNotFoundError:
             return
         try:
-            _empty(top)
+            empty_directory(top)
         finally:
             os.close(top)
         if _remove_directory(None, parent_fd, name):
@@ -55,8 +56,12 @@ def remove_tree(parent_fd: int, name: str) -> None:
     raise OSError(errno.ENOTEMPTY, "the directory fills up while it is emptied", name)
 
 
-def _empty(top: int) -> None:
-    """Remove what is in the directory *top*, depth first."""
+def empty_directory(top: int) -> None:
+    """Remove what is in the directory *top*, depth first.
+
+    Raises:
+        OSError: as :func:`remove_tree` does.
+    """
     stack = [_Level(top, "", _remove_files(top))]
     try:
         while True:
@@ -69,8 +74,7 @@ def _empty(top: int) -> None:
                 continue
             child = level.directories.pop()
             with suppress(FileNotFoundError):
-                if len(stack) > _MAX_DEPTH:
-                    stack[0].directories.append(_move_up(level.fd, child, top))
+                if len(stack) > _MAX_DEPTH and _move_up(level, child, stack):
                     continue
                 fd = _open_directory(level.fd, level.fd, child)
                 stack.append(_Level(fd, child, []))
@@ -91,12 +95,25 @@ class _Level:
         self.directories = directories
 
 
-def _move_up(fd: int, child: str, top: int) -> str:
-    """Move a directory to the top, under a name that no one else has; returns that."""
-    # A nested btrfs subvolume more than 100 levels down would be EXDEV.
+def _move_up(level: _Level, child: str, stack: list[_Level]) -> bool:
+    """Move a directory as far up as it can go, under a name that no one else has.
+
+    That is the top, or of a nested btrfs subvolume the root, which no rename can leave. False where
+    it is there already.
+    """
+    device = os.fstat(level.fd).st_dev
+    goal = next(one for one in stack if os.fstat(one.fd).st_dev == device)
+    if goal is level:
+        return False
     name = f".removing-{os.urandom(8).hex()}"
-    _unprotected(fd, fd, child, lambda: os.rename(child, name, src_dir_fd=fd, dst_dir_fd=top))
-    return name
+    _unprotected(
+        level.fd,
+        level.fd,
+        child,
+        lambda: os.rename(child, name, src_dir_fd=level.fd, dst_dir_fd=goal.fd),
+    )
+    goal.directories.append(name)
+    return True
 
 
 def _remove_directory(inside: int | None, parent_fd: int, name: str) -> bool:
@@ -141,20 +158,24 @@ def _open_directory(inside: int | None, parent_fd: int, name: str) -> int:
         FileNotFoundError: it is gone.
         OSError: EXDEV: something is mounted there.
     """
-    return _unprotected(inside, parent_fd, name, lambda: _open_beneath(parent_fd, name))
+    fd = _unprotected(inside, parent_fd, name, lambda: _open_beneath(parent_fd, name))
+    if os.fstat(fd).st_ino == _SUBVOLUME_ROOT:
+        ioctl.clear_read_only_subvolume(fd)
+    return fd
 
 
-def _open_on_same_device(parent_fd: int, name: str, flags: int) -> int:
-    """Before Linux 5.6: a change of device gives a mount away, unless it is a btrfs subvolume."""
+def _open_on_same_mount(parent_fd: int, name: str, flags: int) -> int:
+    """What openat2(2) with RESOLVE_NO_XDEV does, for Linux before 5.6."""
     fd = os.open(name, flags, dir_fd=parent_fd)
-    status = os.fstat(fd)
-    if status.st_dev != os.fstat(parent_fd).st_dev and status.st_ino != _SUBVOLUME_ROOT:
+    if _mount_id(fd) != _mount_id(parent_fd):
         os.close(fd)
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
     return fd
 
 
-_SUBVOLUME_ROOT = 256  # the inode number
+def _mount_id(fd: int) -> str:
+    with open(f"/proc/self/fdinfo/{fd}", errors="replace") as file:
+        return next(line for line in file if line.startswith("mnt_id:"))
 
 
 def _unprotected(inside: int | None, parent_fd: int, name: str, action: Callable[[], T]) -> T:
@@ -302,13 +323,13 @@ def _open_beneath(fd: int, path: str) -> int:
     try:
         return syscalls.openat2(fd, path, os.O_RDONLY | os.O_DIRECTORY, resolve=resolve)
     except OSError as error:
-        if error.errno != errno.ENOSYS:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):  # EPERM: also seccomp filters
             raise
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.dup(fd)
     for name in path.split("/"):
         try:
-            child = _open_on_same_device(fd, name, flags)
+            child = _open_on_same_mount(fd, name, flags)
         finally:
             os.close(fd)
         fd = child

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def delete_and_list(merged: Path) -> str:
         (merged / "gone").rmdir()
         (merged / "gone").mkdir()
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # says nothing about the union
         return f"deleting in it failed: {os.strerror(error.errno or 0)}"
     if os.listdir(merged) != ["gone"] or os.listdir(merged / "gone"):
         return "deleted names stay visible in it"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from storagedrivers.testing.trees import OLD
@@ -100,9 +101,9 @@ def change_and_look_at_times(top: Path) -> None:
 
 def make_in_setgid(top: Path) -> None:
     """A directory and a file in a directory that passes its group on."""
-    if os.geteuid() == 0:
+    with suppress(OSError):  # who may give nothing away, or a namespace without this id
         os.chown(top / "setgid", 0, 5)
-        (top / "setgid").chmod(0o2755)
+    (top / "setgid").chmod(0o2755)
     (top / "setgid/directory").mkdir()
     (top / "setgid/file").touch()
 

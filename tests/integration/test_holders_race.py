@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from capabilities import need
+
 from storagedrivers.linux import holders, mount
 from storagedrivers.model import Mount
 

@@ -38,7 +38,7 @@ from storagedrivers.driver import (
     kernel_obstacle,
     try_mount,
 )
-from storagedrivers.errors import InUseError, NotFoundError, ReadOnlyError
+from storagedrivers.errors import NotFoundError, ReadOnlyError
 from storagedrivers.linux import copy, holders, mount, tree, trial
 from storagedrivers.linux.mountinfo import read_mountinfo
 
@@ -134,12 +134,7 @@ class FuseOverlayfs(StorageDriver):
         diff = self._diff(layer)
         if not self._is_writable(layer):
             return
-        if users := _users(diff):
-            raise InUseError(
-                f"layer {layer} is still in use",
-                holders=users,
-                resolution="unmount it everywhere and end the processes that use it",
-            )
+        self.refuse_if_used(layer, _users(diff))
         if lowers:
             _forget_origins(diff)
         fd = os.open(self.layer_path(layer), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -191,8 +186,8 @@ def _escape(path: str) -> str:
 # Sealing
 
 
-def _users(diff: str) -> list[str]:
-    """Who may still write to *diff*, a sentence each; servers that are about to end are not."""
+def _users(diff: str) -> list[holders.Holder]:
+    """Who may still write to *diff*; servers that are about to end are not."""
     users = holders.find_writers(diff)
     servers = list(_servers(diff)) if users else []
     if servers and not any(map(_is_mounted, servers)):

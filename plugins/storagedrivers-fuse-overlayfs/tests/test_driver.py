@@ -129,7 +129,7 @@ def test_a_detached_mount_is_still_in_use(rig: Rig, tmp_path: Path) -> None:
         with pytest.raises(InUseError, match="still in use") as error:
             rig.driver.seal(layer.id, layer.lowers)
         late.write(b"written after the unmount")
-    assert any("fuse-overlayfs" in holder for holder in error.value.holders)
+    assert any("fuse-overlayfs" in str(holder) for holder in error.value.holders)
     rig.driver.seal(layer.id, layer.lowers)
     assert rig.tree(Layer(layer.id, layer.lowers))[b"late"].size == len(
         b"written after the unmount"

@@ -1,7 +1,5 @@
 """``python -m storagedrivers``."""
 
-import sys
+from storagedrivers.cli.main import program
 
-from storagedrivers.cli.main import main
-
-sys.exit(main())
+program()

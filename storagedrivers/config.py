@@ -16,7 +16,7 @@ from storagedrivers.toml import TomlTable
 
 KEYS = ("root", "run_root", "driver", "policy", "policy_file", "fallback", "log_level")
 
-_CHOICES = {
+CHOICES = {
     "fallback": ("warn", "refuse", "allow"),
     "log_level": ("debug", "info", "warning", "error"),
 }
@@ -137,7 +137,7 @@ def _usual_files(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 def _checked(key: str, setting: Setting) -> Setting:
     value: Any = setting.value
-    choices = _CHOICES.get(key)
+    choices = CHOICES.get(key)
     if choices and value not in choices:
         place = "" if setting.source == "default" else f" ({setting.source})"
         raise ConfigError(f"{key} is {value!r}{place}, and must be one of {', '.join(choices)}")

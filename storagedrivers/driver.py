@@ -61,6 +61,11 @@ __all__ = [
 _TRASH = ".trash"
 
 
+def is_home(directory: Path) -> bool:
+    """Whether *directory* is a driver's home: each has a trash."""
+    return (directory / _TRASH).is_dir()
+
+
 class StorageDriver(ABC):
     """One way of stacking layers, in one home.
 

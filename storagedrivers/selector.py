@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
+from storagedrivers.driver import is_home
 from storagedrivers.errors import (
     DriverUnsupportedError,
     NoUsableDriverError,
@@ -150,10 +151,19 @@ def _nothing_can_be_written(host: HostFacts) -> ProbeResult:
 
 
 def prior_drivers(graph_root: str | os.PathLike[str], names: Iterable[str]) -> tuple[str, ...]:
-    """Those of *names* that have layers under the graph root; a directory that cannot be read
-    counts.
+    """The drivers that have layers under the graph root: of *names*, and of none that is installed.
+
+    A home is known by its trash too, so the layers of a plugin that is gone are not passed over. A
+    directory that cannot be read counts.
     """
-    return tuple(sorted(name for name in names if _has_layers(Path(graph_root) / name)))
+    root = Path(graph_root)
+    known = {name for name in names if _has_layers(root / name)}
+    try:
+        others = {entry.name for entry in os.scandir(root) if entry.is_dir()} - known
+    except OSError:
+        others = set()
+    foreign = {name for name in others if is_home(root / name) and _has_layers(root / name)}
+    return tuple(sorted(known | foreign))
 
 
 def _has_layers(home: Path) -> bool:

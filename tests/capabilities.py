@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -62,7 +63,7 @@ CAPABILITIES: dict[str, tuple[Callable[[], bool], str]] = {
             lambda program=program: shutil.which(program) is not None,
             f"{program} is not installed",
         )
-        for program in ("fuse-overlayfs", "strace", "btrfs", "cp")
+        for program in ("fuse-overlayfs", "strace", "btrfs", "cp", "setpriv")
     },
 }
 
@@ -75,10 +76,14 @@ def has(name: str) -> bool:
 
 def need(*names: str) -> None:
     """Skip the test, or fail it in CI, unless the machine has all of *names*."""
-    required = os.environ.get("STORAGEDRIVERS_REQUIRE", "").split(",")
     for name in names:
         if not has(name):
-            reason = CAPABILITIES[name][1]
-            if "all" in required or name in required:
-                pytest.fail(f"CI must have {name}: {reason}", pytrace=False)
-            pytest.skip(reason)
+            lack(name, CAPABILITIES[name][1])
+
+
+def lack(name: str, reason: str) -> NoReturn:
+    """Skip the test for want of *name*, or fail it in CI."""
+    required = os.environ.get("STORAGEDRIVERS_REQUIRE", "").split(",")
+    if "all" in required or name in required:
+        pytest.fail(f"CI must have {name}: {reason}", pytrace=False)
+    pytest.skip(reason)

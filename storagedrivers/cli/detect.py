@@ -74,12 +74,13 @@ def choose(registry: Registry, host: HostFacts, config: StorageConfig) -> Select
     """
     policy = find_policy(load_policies(config.policy_file.value), config.policy.value or "")
     requested = registry.get(config.driver.value).name if config.driver.value else None
+    names = {entry.name for entry in registry}  # those that failed to load have layers too
     return select(
         probe_all(registry, host),
         policy=policy,
         host=host,
         requested=requested,
-        prior=() if host.recorded else prior_drivers(host.graph_root.path, registry.drivers()),
+        prior=() if host.recorded else prior_drivers(host.graph_root.path, names),
         fallback=Fallback(config.fallback.value or Fallback.WARN),
     )
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -13,7 +14,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from storagedrivers import __version__
-from storagedrivers.config import StorageConfig
+from storagedrivers.config import CHOICES, StorageConfig
 from storagedrivers.errors import StorageDriversError
 
 COMMANDS = {
@@ -29,12 +30,19 @@ code``.
 """
 
 
+def program() -> NoReturn:
+    """Run as a process of its own."""
+    # What a start allocates stays until the end: collecting in between only costs milliseconds.
+    gc.disable()
+    # A terminated program cleans up as an interrupted one does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    sys.exit(main())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     from storagedrivers.cli import output
 
-    # What a start allocates stays until the end: collecting in between only costs milliseconds.
-    gc.disable()
     words = list(sys.argv[1:] if argv is None else argv)
     output.prepare()
     try:
@@ -114,10 +122,10 @@ def global_options() -> argparse.ArgumentParser:
     group.add_argument("--policy", dest="policy_name", metavar="NAME", help="the order of drivers")
     group.add_argument("--policy-file", metavar="FILE", help="more policies")
     group.add_argument(
-        "--fallback", metavar="warn|refuse|allow", help="what to do when only copying works"
+        "--fallback", choices=CHOICES["fallback"], help="what to do when only copying works"
     )
     group.add_argument("--config", metavar="FILE", help="configuration file")
-    group.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error")
+    group.add_argument("--log-level", choices=CHOICES["log_level"], help="what is logged")
     group.add_argument("--json", action="store_true", help="print JSON")
     return parser
 

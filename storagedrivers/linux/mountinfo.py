@@ -76,6 +76,8 @@ def mount_of(path: str | os.PathLike[str]) -> MountEntry | None:
             fields = dict(line.split(":", 1) for line in file)
     except FileNotFoundError:
         return None
+    except PermissionError:  # a process that changed its user may not look at itself
+        return find_mount(read_mountinfo(), os.path.realpath(path))
     finally:
         os.close(fd)
     number = int(fields.get("mnt_id", "-1"))

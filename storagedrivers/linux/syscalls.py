@@ -20,7 +20,6 @@ AT_RECURSIVE = 0x8000
 
 CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
-CLONE_NEWUSER = 0x10000000
 
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
@@ -30,10 +29,8 @@ MS_REMOUNT = 0x20
 MS_NOATIME = 0x400
 MS_NODIRATIME = 0x800
 MS_BIND = 0x1000
-MS_MOVE = 0x2000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
-MS_SLAVE = 0x80000
 MS_RELATIME = 0x200000
 MS_STRICTATIME = 0x1000000
 
@@ -62,8 +59,6 @@ RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 
-RENAME_NOREPLACE = 1
-RENAME_EXCHANGE = 2
 RENAME_WHITEOUT = 4
 
 _NR_OPEN_TREE = 428
@@ -154,11 +149,6 @@ def umount2(target: StrOrBytesPath, flags: int) -> None:
 def unshare(flags: int) -> None:
     """unshare(2); what it takes apart is the calling thread's."""
     _check(_function("unshare", _INT)(flags))
-
-
-def setns(fd: int, nstype: int) -> None:
-    """setns(2)."""
-    _check(_function("setns", _INT, _INT)(fd, nstype))
 
 
 def fsopen(fstype: str, flags: int = FSOPEN_CLOEXEC) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from capabilities import need
+from capabilities import lack, need
 
 from storagedrivers.linux import mount
 from storagedrivers.model import Capability, Mount, Reason
@@ -124,7 +124,7 @@ def as_nobody(*words: object, place: str = "host", **more: Any) -> Done:
     command = (sys.executable, "-c", _AS_NOBODY, place)
     listed = run("driver", "ls", program=(*command[:-1], "host"))
     if "overlay2" not in listed.out:
-        pytest.skip("user 65534 cannot read this installation")
+        lack("readable", "user 65534 cannot read this installation")
     return run(*words, program=command, **more)
 
 
@@ -478,10 +478,8 @@ def test_user_namespace_gets_overlay(public: Path) -> None:
 
 def test_container_without_privilege_is_answered(public: Path) -> None:
     """Root without CAP_SYS_ADMIN, as in a plain container, is told no-permission."""
-    need("root")
+    need("root", "setpriv")
     dropped = ("setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin")
-    if shutil.which("setpriv") is None:
-        pytest.skip("setpriv is not installed")
     done = run("detect", "--json", "--root", public, prefix=dropped)
     assert (done.code, done.document["chosen"]) == (3, "vfs-copy")
     assert done.candidate("overlay2")["reason"] == "no-permission"
@@ -857,7 +855,7 @@ def test_installed_script_is_the_same_program() -> None:
     """The console script that an installer makes does what the module does."""
     script = Path(sys.executable).with_name("storagedrivers")
     if not script.exists():
-        pytest.skip("the package is not installed with its script")
+        lack("script", "the package is not installed with its script")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == run("--version").out
 

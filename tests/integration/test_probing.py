@@ -234,7 +234,8 @@ def test_filesystem_without_inodes(tmp_path: Path) -> None:
         with mount.mounted((Mount("tmpfs", "tmpfs", options=options),), tmp_path):
             _, answers = probe_all(tmp_path)
             seen.add(answers["overlay2"].reason)
-    assert seen == {Reason.NO_SPACE, Reason.OK}
+    # With one inode less than it needs, overlay mounts read-only: a trial that failed.
+    assert {Reason.NO_SPACE, Reason.OK} <= seen <= {Reason.NO_SPACE, Reason.OK, Reason.TRIAL_FAILED}
 
 
 def test_filesystem_without_types_in_directories(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 The peer is what a careful C programmer would call, one call after another, with every result
 checked: the calls that strace(1) shows of our cycle, without those that only our way of writing it
 needs. It knows what lies in the layer that it removes, where we have to look at each name. Needs
-root, glibc 2.36 (for fsopen) and Linux 6.13 (for FSCONFIG_SET_FD of a layer).
+root, glibc 2.36 (for fsopen) and Linux 6.15 (for FSCONFIG_SET_FD of a layer).
 """
 
 from __future__ import annotations

@@ -58,7 +58,30 @@ def mount(value: Mount, mountpoint: StrPath) -> None:
     Raises:
         MountError: the kernel, or the program of a fuse mount, refused; ``details`` has its words.
     """
-    target = os.path.join(mountpoint, value.target.lstrip("/")) if value.target else mountpoint
+    with _opened_target(value, mountpoint) as target:
+        _mount_at(value, target)
+
+
+@contextmanager
+def _opened_target(value: Mount, mountpoint: StrPath) -> Iterator[StrPath]:
+    """The path of a mount's target, through which no symlink in the tree leads out of it."""
+    if not value.target:
+        yield mountpoint
+        return
+    with ExitStack() as stack:
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        try:
+            top = os.open(mountpoint, flags)
+            stack.callback(os.close, top)
+            where = value.target.lstrip("/") or "."
+            fd = syscalls.openat2(top, where, flags, resolve=syscalls.RESOLVE_IN_ROOT)
+            stack.callback(os.close, fd)
+        except OSError as error:
+            raise _mount_error(value, os.path.join(mountpoint, value.target), error) from error
+        yield f"/proc/self/fd/{fd}"
+
+
+def _mount_at(value: Mount, target: StrPath) -> None:
     flags, options = _split_flags(value.options)
     try:
         if value.type == "bind" or flags & syscalls.MS_BIND:
@@ -124,9 +147,9 @@ def unmount_all(mounts: Sequence[Mount], mountpoint: StrPath, *, detach: bool = 
     """
     for value in reversed(mounts):
         if "remount" not in value.options:
-            target = (
-                os.path.join(mountpoint, value.target.lstrip("/")) if value.target else mountpoint
-            )
+            with _opened_target(value, mountpoint) as opened:
+                # An open descriptor would keep it busy: only its path is used.
+                target = os.readlink(opened) if value.target else opened
             unmount(target, detach=detach)
 
 

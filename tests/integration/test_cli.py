@@ -87,7 +87,7 @@ def run(
 
 
 _AS_NOBODY = """
-import contextlib, ctypes, importlib, io, os, pkgutil, sys, tempfile
+import contextlib, ctypes, importlib, io, os, pkgutil, queue, sys, tempfile
 import storagedrivers
 for module in pkgutil.walk_packages(storagedrivers.__path__, "storagedrivers."):
     if module.name not in ("storagedrivers.__main__", "storagedrivers.testing.conformance"):
@@ -106,7 +106,7 @@ if place == "namespace":
     if child:
         os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/self is the user's again
-    syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
+    syscalls.unshare(0x10000000 | syscalls.CLONE_NEWNS)  # CLONE_NEWUSER
     for file, text in (("setgroups", "deny"), ("uid_map", "0 65534 1"), ("gid_map", "0 65534 1")):
         with open(f"/proc/self/{file}", "w") as stream:
             stream.write(text)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from capabilities import has
+from capabilities import has, lack
 
 PROJECT = Path(__file__).resolve().parents[2]
 PLUGIN = PROJECT / "plugins/storagedrivers-fuse-overlayfs"
@@ -69,7 +69,7 @@ def build(target: Path, sources: Sequence[Path]) -> list[str]:
     if importlib.util.find_spec("hatchling") is None or importlib.util.find_spec("pip") is None:
         if "all" in os.environ.get("STORAGEDRIVERS_REQUIRE", "").split(","):
             pytest.fail("CI must have hatchling and pip", pytrace=False)
-        pytest.skip("hatchling and pip are not installed")
+        lack("build", "hatchling and pip are not installed")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
     command += ["--no-build-isolation", "--wheel-dir", str(target), *map(str, sources)]
     subprocess.run(command, check=True, capture_output=True)

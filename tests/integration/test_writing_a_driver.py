@@ -14,6 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from capabilities import lack
 
 from storagedrivers.testing.runner import contract_names
 
@@ -43,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if importlib.util.find_spec("hatchling") is None or importlib.util.find_spec("pip") is None:
         if "all" in os.environ.get("STORAGEDRIVERS_REQUIRE", "").split(","):
             pytest.fail("CI must have hatchling and pip", pytrace=False)
-        pytest.skip("hatchling and pip are not installed")
+        lack("build", "hatchling and pip are not installed")
     top = tmp_path_factory.mktemp("author")
     folder = top / "folder"
     folder.mkdir()

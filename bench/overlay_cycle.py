@@ -148,7 +148,6 @@ def _raw_cycle(directory: Path) -> Callable[[int], None]:  # one straight script
     merged = os.fsencode(merged_path)
     top, base = (b"%s/%s/diff" % (home, name.encode()) for name in LOWERS)
     trash = home + b"/.trash"
-    libc.mkdir(trash, 0o700)
 
     def create(path: bytes, link: bytes, target: bytes) -> None:
         libc.stat(top, status)

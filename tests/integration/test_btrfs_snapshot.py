@@ -7,8 +7,6 @@ import os
 import subprocess
 import sys
 import time
-import traceback
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from capabilities import need
+from processes import forked, succeeded
 
 from storagedrivers.drivers.btrfs_snapshot import BtrfsSnapshot
 from storagedrivers.errors import (
@@ -123,25 +122,6 @@ def assert_gone(driver: BtrfsSnapshot, layer: str) -> None:
     assert layer not in driver.layers()
     assert os.listdir(driver.home / ".trash") == []
     assert not {one for one in subvolumes_of(driver) if one.startswith((f"{layer}/", ".trash/"))}
-
-
-def forked(action: Callable[[], object]) -> int:
-    """Start a child that runs *action* and exits with 0, or prints a traceback and exits with 1."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of forking where there are threads: the child uses none
-        pid = os.fork()
-    if pid:
-        return pid
-    try:
-        action()
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
-
-
-def succeeded(pid: int) -> bool:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 # Nested subvolumes

@@ -12,14 +12,13 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from capabilities import need
+from processes import forked, succeeded
 
 from storagedrivers.drivers.overlay2 import Overlay2
 from storagedrivers.errors import DepthExceededError, MountError, UnmountError
@@ -46,29 +45,6 @@ def open_files() -> set[str]:
         with suppress(FileNotFoundError):
             found.add(f"{fd} → {os.readlink(f'/proc/self/fd/{fd}')}")
     return {one for one in found if "/proc/" not in one}
-
-
-def forked(action: Callable[[], object], *, user: int | None = None) -> int:
-    """Start a child that runs *action* and exits with 0, or prints a traceback and exits with 1."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of forking where there are threads: the child uses none
-        pid = os.fork()
-    if pid:
-        return pid
-    try:
-        if user is not None:
-            os.setgroups([])
-            os.setgid(user)
-            os.setuid(user)
-        action()
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
-
-
-def succeeded(pid: int) -> bool:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 @contextmanager

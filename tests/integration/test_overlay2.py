@@ -9,14 +9,13 @@ import shutil
 import stat
 import subprocess
 import sys
-import traceback
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from capabilities import need
+from processes import forked, succeeded
 
 from storagedrivers.drivers.overlay2 import Overlay2
 from storagedrivers.errors import (
@@ -106,25 +105,6 @@ def marks(top: Path) -> set[str]:
             if word and prefix in ("trusted", "user"):
                 found.add(word)
     return found
-
-
-def forked(action: Callable[[], object]) -> int:
-    """Start a child that runs *action* and exits with 0, or prints a traceback and exits with 1."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of forking where there are threads: the child uses none
-        pid = os.fork()
-    if pid:
-        return pid
-    try:
-        action()
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
-
-
-def succeeded(pid: int) -> bool:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 @contextmanager

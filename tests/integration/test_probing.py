@@ -10,14 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from capabilities import has, need
+from processes import forked, succeeded
 
 from storagedrivers.driver import ProbeResult, StorageDriver, kernel_obstacle
 from storagedrivers.drivers.aufs import Aufs
@@ -66,29 +65,6 @@ def probe_all(root: Path) -> tuple[HostFacts, dict[str, ProbeResult]]:
         assert answer.supported is (answer.reason is Reason.OK)
         assert not answer.predicted, name
     return host, answers
-
-
-def forked(action: Callable[[], object], *, user: int | None = None) -> int:
-    """Start a child that runs *action* and exits with 0, or prints a traceback and exits with 1."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of forking where there are threads: the child uses none
-        pid = os.fork()
-    if pid:
-        return pid
-    try:
-        if user is not None:
-            os.setgroups([])
-            os.setgid(user)
-            os.setuid(user)
-        action()
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
-
-
-def succeeded(pid: int) -> bool:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 # What mounting gives

@@ -7,14 +7,13 @@ import os
 import shutil
 import struct
 import tempfile
-import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from capabilities import need
+from processes import forked, succeeded
 
 from storagedrivers.drivers.vfs_copy import VfsCopy
 from storagedrivers.errors import DriverUnsupportedError, InUseError, ReadOnlyError
@@ -45,28 +44,6 @@ def on_disk(driver: VfsCopy) -> set[str]:
     """The paths in the home, but for an empty trash directory."""
     found = {str(path.relative_to(driver.home)) for path in driver.home.rglob("*")}
     return found - {".trash"}
-
-
-def forked(action: Callable[[], object], *, user: int) -> int:
-    """Start a child that runs *action* and exits with 0, or prints a traceback and exits with 1."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of forking where there are threads: the child uses none
-        pid = os.fork()
-    if pid:
-        return pid
-    try:
-        os.setgroups([])
-        os.setgid(user)
-        os.setuid(user)
-        action()
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
-
-
-def succeeded(pid: int) -> bool:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 # Contents

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from capabilities import need
 
 from storagedrivers.drivers.overlay2 import Overlay2
 from storagedrivers.host import read_host
-from storagedrivers.linux import mount, namespace, syscalls, tree
+from storagedrivers.linux import btrfs, mount, namespace, syscalls, tree
 from storagedrivers.linux.mountinfo import mount_of
 from storagedrivers.model import Mount, Reason
 
@@ -22,11 +23,18 @@ Call = Callable[..., Any]
 
 def refuse(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
     """Have a system call fail always."""
+    refuse_function(monkeypatch, syscalls, name, number)
+
+
+def refuse_function(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, number: int
+) -> None:
+    """Have a function fail always, as its system call would."""
 
     def fail(*_: object, **__: object) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(syscalls, name, fail)
+    monkeypatch.setattr(module, name, fail)
 
 
 def answer_fsconfig(monkeypatch: pytest.MonkeyPatch, *, by_fd: int, strings: int | None) -> None:
@@ -156,3 +164,32 @@ def test_chroot_at_a_plain_directory_is_told(tmp_path: Path) -> None:
             os._exit(2)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_nested_subvolumes_before_their_ioctl(
+    on_filesystem: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Linux 4.18 nested subvolumes are found by a search of the root tree: the same ones."""
+    need("root", "btrfs")
+    top = on_filesystem("btrfs")
+    fd = os.open(top, os.O_RDONLY)
+    try:
+        btrfs.create_subvolume(fd, "outer")
+        for number in range(80):  # more than one search returns
+            place = top / "outer" / ("" if number % 2 else f"directory{number}/below")
+            place.mkdir(parents=True, exist_ok=True)
+            place_fd = os.open(place, os.O_RDONLY)
+            btrfs.create_subvolume(place_fd, f"nested{number}")
+            os.close(place_fd)
+        outer = os.open(top / "outer", os.O_RDONLY)
+        try:
+            by_ioctl = sorted(btrfs.nested_subvolumes(outer))
+            refuse_function(monkeypatch, btrfs, "_nested_by_rootref", errno.ENOTTY)
+            assert sorted(btrfs.nested_subvolumes(outer)) == by_ioctl
+            assert len(by_ioctl) == 80
+        finally:
+            os.close(outer)
+        btrfs.delete_subvolume(fd, "outer")
+        assert os.listdir(top) == []
+    finally:
+        os.close(fd)

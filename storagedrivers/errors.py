@@ -30,7 +30,7 @@ with its traceback; a failed system call that no one translated stays an ``OSErr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 
@@ -73,6 +73,14 @@ def _rebuild(
     for name, value in state.items():
         setattr(error, name, value)
     return error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """A resolution for a name that is none: the nearest that is, or None."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else None
 
 
 class ConfigError(StorageDriversError):

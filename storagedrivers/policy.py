@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from storagedrivers.errors import ConfigError, PolicyNotFoundError
+from storagedrivers.errors import ConfigError, PolicyNotFoundError, did_you_mean
 from storagedrivers.host import OsRelease
 from storagedrivers.toml import TomlTable
 
@@ -92,12 +92,9 @@ def find_policy(policies: Mapping[str, Policy], name: str) -> Policy:
     """
     if name in policies:
         return policies[name]
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, policies, n=1)
     raise PolicyNotFoundError(
         f"no policy is named {name!r}; there are {', '.join(policies)}",
-        resolution=f"did you mean {close[0]}?" if close else None,
+        resolution=did_you_mean(name, policies),
     )
 
 

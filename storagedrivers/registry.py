@@ -22,6 +22,7 @@ from storagedrivers.errors import (
     DriverConflictError,
     DriverLoadError,
     DriverNotFoundError,
+    did_you_mean,
 )
 from storagedrivers.model import Reason
 
@@ -83,26 +84,28 @@ class Registry:
             DriverNotFoundError: there is none; says which there are, and the nearest.
             DriverLoadError: there is one, and it did not load.
         """
-        drivers = self.drivers()
-        for driver in drivers.values():
-            if name == driver.name or name in driver.aliases:
-                return driver
+        driver = self.find(name).driver
+        assert driver is not None
+        return driver
+
+    def find(self, name: str) -> Registered:
+        """The entry of the driver with this name or alias, one that loaded.
+
+        Raises:
+            DriverNotFoundError, DriverLoadError: as :meth:`get` does.
+        """
+        for entry in self._entries:
+            if name in _names(entry):
+                return entry
         for entry in self._entries:
             if entry.name == name and entry.failure:
                 raise entry.failure
+        drivers = self.drivers()
         known = [*drivers, *(alias for driver in drivers.values() for alias in driver.aliases)]
         raise DriverNotFoundError(
             f"no driver is named {name!r}; there are {', '.join(sorted(drivers))}",
-            resolution=nearest(name, known),
+            resolution=did_you_mean(name, known),
         )
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """``did you mean …?`` for a name that is none, or None."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, list(known), n=1)
-    return f"did you mean {close[0]}?" if close else None
 
 
 def _without_conflicts(entries: Iterable[Registered]) -> Iterator[Registered]:

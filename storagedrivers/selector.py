@@ -107,12 +107,13 @@ class Selection(NamedTuple):
 def probe_all(registry: Registry, host: HostFacts) -> list[Candidate]:
     """Ask every installed driver. None is asked where nothing can be written to the graph root."""
     return [
-        Candidate(entry.name, _probe(entry, host), entry.source)
+        Candidate(entry.name, probe_entry(entry, host), entry.source)
         for entry in sorted(registry, key=lambda entry: entry.name)
     ]
 
 
-def _probe(entry: Registered, host: HostFacts) -> ProbeResult:
+def probe_entry(entry: Registered, host: HostFacts) -> ProbeResult:
+    """The answer of one driver; for one that did not load, why."""
     if entry.driver is None:
         failure = entry.failure
         assert failure is not None
@@ -224,9 +225,7 @@ class _Findings(NamedTuple):
     def requested(self, name: str) -> Selection:
         probe = self._probe(name)
         if probe is not None and probe.supported:
-            others = [one for one in self.prior if one != name]
-            warnings = (_other_layers(others),) if others else ()
-            return self._chosen(name, "it was asked for", warnings)
+            return self._chosen(name, "it was asked for", self._about_other_layers(name))
         return self._refused(
             DriverUnsupportedError(
                 f"{name} was asked for and does not work here: {_words(probe)}",
@@ -248,9 +247,8 @@ class _Findings(NamedTuple):
         name = current or self.prior[0]
         probe = self._probe(name)
         if probe is not None and probe.supported:
-            others = [one for one in self.prior if one != name]
-            warnings = (_other_layers(others),) if others else ()
-            return self._chosen(name, "the graph root holds its layers", warnings)
+            why = "the graph root holds its layers"
+            return self._chosen(name, why, self._about_other_layers(name))
         return self._refused(
             PriorDriverError(
                 f"{self.host.graph_root.path} holds layers of {name}, which does not work here any"
@@ -268,19 +266,14 @@ class _Findings(NamedTuple):
         candidate = sharing[0] if fallback is Fallback.REFUSE and sharing else working[0]
         rule = self.policy.rule_for(self.host.os)
         where = f" for {rule.name}" if rule else ""
-        selection = self._chosen(
-            candidate.driver,
-            f"the first that works in the order of policy {self.policy.name}{where}",
-        )
-        if selection.quality is not Quality.COPYING or fallback is Fallback.ALLOW:
-            return selection
-        if sharing:
-            return selection  # the policy prefers to copy
+        why = f"the first that works in the order of policy {self.policy.name}{where}"
+        if sharing or fallback is Fallback.ALLOW:
+            return self._chosen(candidate.driver, why)  # if it copies, the policy prefers that
         if fallback is Fallback.REFUSE:
             return self._refused(
                 self._nothing("only copying works here, and the fallback to it is refused")
             )
-        return self._chosen(candidate.driver, selection.why, (_price(self.host),))
+        return self._chosen(candidate.driver, why, (_price(self.host),))
 
     def _nothing(self, brief: str) -> NoUsableDriverError:
         rejected = {
@@ -288,6 +281,13 @@ class _Findings(NamedTuple):
         }
         remedy = next((one.probe.remedy for one in self.candidates if one.probe.remedy), None)
         return NoUsableDriverError(brief, rejected=rejected, resolution=remedy)
+
+    def _about_other_layers(self, name: str) -> tuple[str, ...]:
+        others = [one for one in self.prior if one != name]
+        if not others:
+            return ()
+        names = ", ".join(others)
+        return (f"the graph root also holds layers of {names}, which stay as they are",)
 
     def _probe(self, name: str) -> ProbeResult | None:
         return next((one.probe for one in self.candidates if one.driver == name), None)
@@ -319,10 +319,6 @@ def _shares(probe: ProbeResult) -> bool:
 
 def _words(probe: ProbeResult | None) -> str:
     return probe.message if probe else "it is not installed"
-
-
-def _other_layers(names: Sequence[str]) -> str:
-    return f"the graph root also holds layers of {', '.join(names)}, which stay as they are"
 
 
 def copied_bytes(layer_sizes: Sequence[int]) -> int:

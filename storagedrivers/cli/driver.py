@@ -11,7 +11,7 @@ from storagedrivers.cli import output
 from storagedrivers.cli.detect import add_facts_option, host_facts
 from storagedrivers.config import StorageConfig
 from storagedrivers.registry import Registry
-from storagedrivers.selector import probe_all
+from storagedrivers.selector import probe_entry
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -56,16 +56,17 @@ def _list(registry: Registry, *, as_json: bool) -> None:
 
 
 def _inspect(registry: Registry, arguments: argparse.Namespace, config: StorageConfig) -> None:
-    driver = registry.get(arguments.name)
+    entry = registry.find(arguments.name)
+    driver = entry.driver
+    assert driver is not None
     host = host_facts(arguments, config)
-    entries = [entry for entry in registry if entry.name == driver.name and entry.driver]
-    probe = probe_all(Registry(entries), host)[0].probe
+    probe = probe_entry(entry, host)
     home = Path(host.graph_root.path) / driver.name
     inspected: dict[str, Any] = {
         "driver": driver.name,
         "about": _summary(driver),
         "aliases": list(driver.aliases),
-        "source": entries[0].source,
+        "source": entry.source,
         "max_lowers": driver.max_lowers,
         "home": str(home),
         "supported": probe.supported,

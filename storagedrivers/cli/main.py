@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from storagedrivers import __version__
 from storagedrivers.config import CHOICES, StorageConfig
-from storagedrivers.errors import StorageDriversError
+from storagedrivers.errors import StorageDriversError, did_you_mean
 
 COMMANDS = {
     "detect": "which driver is best here, and why not the others",
@@ -154,8 +154,5 @@ def _without_command(rest: list[str]) -> int:
 
 
 def _usage_error(message: str, word: str) -> NoReturn:
-    from difflib import get_close_matches
-
-    close = get_close_matches(word, COMMANDS, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    top_parser().error(message + hint)
+    hint = did_you_mean(word, COMMANDS)
+    top_parser().error(f"{message}; {hint}" if hint else message)

@@ -18,7 +18,7 @@ from storagedrivers.errors import DriverUnsupportedError
 from storagedrivers.host import read_host
 from storagedrivers.linux import namespace
 from storagedrivers.registry import Registry
-from storagedrivers.selector import probe_all
+from storagedrivers.selector import probe_entry
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,10 +36,16 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
 
     assert config.root.value is not None
     registry = Registry.discover()
-    host = read_host(config.root.value)
-    name = arguments.name or choose(registry, host, config).require()
-    driver = registry.get(name)
-    answer = next(one.probe for one in probe_all(registry, host) if one.driver == driver.name)
+    host = read_host(config.root.value, inventory=False)
+    if arguments.name:
+        entry = registry.find(arguments.name)
+        answer = probe_entry(entry, host)
+    else:
+        selection = choose(registry, host, config)
+        entry = registry.find(selection.require())
+        answer = next(one.probe for one in selection.candidates if one.source == entry.source)
+    driver = entry.driver
+    assert driver is not None
     if not answer.supported:
         raise DriverUnsupportedError(
             f"{driver.name} does not work here: {answer.message}", resolution=answer.remedy or None

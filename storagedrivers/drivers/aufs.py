@@ -42,10 +42,9 @@ from storagedrivers.driver import (
 from storagedrivers.errors import (
     DriverUnsupportedError,
     MountError,
-    NotFoundError,
     ReadOnlyError,
 )
-from storagedrivers.linux import aufs, copy, holders, mount, namespace, tree, trial
+from storagedrivers.linux import aufs, holders, mount, namespace, tree, trial
 from storagedrivers.linux.mountinfo import find_mount, read_mountinfo
 from storagedrivers.linux.scratch import scratch_directory
 
@@ -123,13 +122,7 @@ class Aufs(StorageDriver):
         self._check_limits(lowers)
         below = [self._diff(lower) for lower in lowers]
         with self.new_layer(layer) as path:
-            diff = path / "diff"
-            diff.mkdir()
-            if below:
-                # The merged root shows the metadata of the topmost branch.
-                copy.copy_root_metadata(below[0], diff)
-            else:
-                diff.chmod(0o755)
+            self.make_root(f"{path}/diff", below=below[0] if below else None)
 
     def mounts(
         self, layer: str, lowers: Sequence[str], *, read_only: bool, scratch: bool = False
@@ -205,13 +198,8 @@ class Aufs(StorageDriver):
     def _xino_directory(self) -> str:
         return _find_xino_directory()
 
-    # Paths are strings here: pathlib costs more than the system calls of a mount with 100 lowers.
-
     def _diff(self, layer: str) -> str:
-        path = f"{self.layer_path(layer)}/diff"
-        if not os.path.isdir(path):
-            raise NotFoundError(f"{self.name} has no layer {layer}")
-        return path
+        return self.directory_in(layer, "diff")
 
     def _seal_mark(self, layer: str) -> Path:
         return self.layer_path(layer) / "sealed"
@@ -341,15 +329,12 @@ def _remove_own_files(diff: str) -> None:
 
     Whiteouts are links to ``.wh..wh.aufs``, so they lose nothing with that name.
     """
-    fd = os.open(diff, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with tree.opened_directory(diff, follow_symlinks=True) as fd:
         status = os.fstat(fd)
         for name in OWN_NAMES:
             tree.remove_tree(fd, name)
         # The diff did not change, so its root keeps its time.
         os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
-    finally:
-        os.close(fd)
 
 
 # Probing

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from storagedrivers.driver import (
@@ -78,11 +78,14 @@ class BtrfsSnapshot(StorageDriver):
     @classmethod
     def _trial(cls, host: HostFacts) -> ProbeResult:
         try:
-            with scratch_directory(host.graph_root.probed) as scratch, _opened(scratch) as fd:
+            with (
+                scratch_directory(host.graph_root.probed) as scratch,
+                tree.opened_directory(scratch) as fd,
+            ):
                 btrfs.create_subvolume(fd, "a")
                 try:
                     limited = cls._can_limit(scratch / "a")
-                    with _opened(scratch / "a") as source:
+                    with tree.opened_directory(scratch / "a") as source:
                         btrfs.create_snapshot(source, fd, "b", read_only=True)
                     btrfs.delete_subvolume(fd, "b")
                 finally:
@@ -101,7 +104,7 @@ class BtrfsSnapshot(StorageDriver):
 
     @staticmethod
     def _can_limit(subvolume: Path) -> bool:
-        with _opened(subvolume) as fd:
+        with tree.opened_directory(subvolume) as fd:
             number = btrfs.subvolume_id(fd)
             try:
                 btrfs.limit_size(fd, 1 << 40)
@@ -115,9 +118,9 @@ class BtrfsSnapshot(StorageDriver):
     def create(self, layer: str, lowers: Sequence[str], *, size: int | None = None) -> None:
         """Snapshot the nearest lower, or make an empty subvolume."""
         self.require(*lowers)
-        with self.new_layer(layer) as path, _opened(path) as fd:
+        with self.new_layer(layer) as path, tree.opened_directory(path) as fd:
             if lowers:
-                with _opened(self._root(lowers[0])) as source:
+                with tree.opened_directory(self._root(lowers[0])) as source:
                     btrfs.create_snapshot(source, fd, "fs", read_only=False)
             else:
                 btrfs.create_subvolume(fd, "fs")
@@ -128,7 +131,7 @@ class BtrfsSnapshot(StorageDriver):
     @staticmethod
     def _limit(subvolume: Path, size: int) -> None:
         try:
-            with _opened(subvolume) as fd:
+            with tree.opened_directory(subvolume) as fd:
                 btrfs.limit_size(fd, size)
         except OSError as error:
             if error.errno not in btrfs.QUOTAS_OFF:
@@ -156,19 +159,16 @@ class BtrfsSnapshot(StorageDriver):
         """
         self._root(layer)
         path = self.layer_path(layer)
-        with _opened(path) as fd:
+        with tree.opened_directory(path) as fd:
             if not (path / "sealed").exists():
-                self._refuse_if_used(layer, path / "fs")
-                with _opened(path / "fs") as source:
+                # The snapshot could not change any more, but writes after it would be lost.
+                self.refuse_if_used(layer, holders.find_writers(path / "fs"))
+                with tree.opened_directory(path / "fs") as source:
                     self._refuse_nested(layer, source)
                     btrfs.create_snapshot(source, fd, "sealed", read_only=True)
-            with _opened(path / "sealed") as sealed, suppress(OSError):
+            with tree.opened_directory(path / "sealed") as sealed, suppress(OSError):
                 btrfs.limit_size(sealed, None)  # layers above would inherit it
             self._delete_subvolume(fd, "fs")  # also what a crash between the two steps left
-
-    def _refuse_if_used(self, layer: str, subvolume: Path) -> None:
-        # The snapshot could not change any more, but writes that came after it would be lost.
-        self.refuse_if_used(layer, holders.find_writers(subvolume))
 
     @staticmethod
     def _refuse_nested(layer: str, subvolume_fd: int) -> None:
@@ -204,7 +204,7 @@ class BtrfsSnapshot(StorageDriver):
     @staticmethod
     def _delete_subvolume(fd: int, name: str) -> None:
         try:
-            with _opened(name, dir_fd=fd) as subvolume:
+            with tree.opened_directory(name, dir_fd=fd) as subvolume:
                 if os.fstat(subvolume).st_ino != btrfs.ROOT_INODE:
                     return
                 number = btrfs.subvolume_id(subvolume)
@@ -224,13 +224,3 @@ class BtrfsSnapshot(StorageDriver):
             if (path / name).is_dir():
                 return path / name
         raise NotFoundError(f"{self.name} has no layer {layer}")
-
-
-@contextmanager
-def _opened(path: str | Path, *, dir_fd: int | None = None) -> Iterator[int]:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(path, flags, dir_fd=dir_fd)
-    try:
-        yield fd
-    finally:
-        os.close(fd)

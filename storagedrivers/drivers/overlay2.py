@@ -34,12 +34,10 @@ from storagedrivers.driver import (
     try_mount,
 )
 from storagedrivers.errors import (
-    NotFoundError,
     ReadOnlyError,
     StoreError,
 )
 from storagedrivers.linux import (
-    copy,
     holders,
     kernel,
     mount,
@@ -124,14 +122,8 @@ class Overlay2(StorageDriver):
         self.check_depth(lowers)
         below = [self._diff(lower) for lower in lowers]
         with self.new_layer(layer) as path:
-            diff = f"{path}/diff"
             os.mkdir(f"{path}/work", 0o700)  # first: a layer without it is a sealed one
-            os.mkdir(diff)
-            if below:
-                # The merged root shows the metadata of the topmost directory.
-                copy.copy_root_metadata(below[0], diff)
-            else:
-                os.chmod(diff, 0o755)
+            self.make_root(f"{path}/diff", below=below[0] if below else None)
             self._make_link(layer)
 
     def mounts(
@@ -171,13 +163,10 @@ class Overlay2(StorageDriver):
             if in_use and not users:
                 users = ["the kernel says so, and no process in /proc shows it"]
             self.refuse_if_used(layer, users)
-        fd = os.open(self.layer_path(layer), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with tree.opened_directory(self.layer_path(layer), follow_symlinks=True) as fd:
             if self._is_scratch(layer):
                 syscalls.syncfs(fd)  # its mounts left that out
             tree.remove_tree(fd, "work")
-        finally:
-            os.close(fd)
 
     def remove(self, layer: str) -> None:
         """As for any driver; the short link goes first, since a layer without one can be removed
@@ -222,13 +211,8 @@ class Overlay2(StorageDriver):
             )
         return ()
 
-    # Paths are strings here: pathlib costs more than the system calls of a mount with 100 lowers.
-
     def _diff(self, layer: str) -> str:
-        path = f"{self.home}/{check_layer_id(layer)}/diff"
-        if not os.path.isdir(path):
-            raise NotFoundError(f"{self.name} has no layer {layer}")
-        return path
+        return self.directory_in(layer, "diff")
 
     def _work(self, layer: str) -> str:
         return f"{self.home}/{check_layer_id(layer)}/work"

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from storagedrivers.driver import Capability, HostFacts, Mount, ProbeResult, StorageDriver, bind
-from storagedrivers.errors import NotFoundError, ReadOnlyError
+from storagedrivers.errors import ReadOnlyError
 from storagedrivers.linux import copy, holders
 
 
@@ -74,10 +74,7 @@ class VfsCopy(StorageDriver):
         mark.touch(mode=0o400)
 
     def _root(self, layer: str) -> Path:
-        root = self.layer_path(layer) / "fs"
-        if not root.is_dir():
-            raise NotFoundError(f"{self.name} has no layer {layer}")
-        return root
+        return Path(self.directory_in(layer, "fs"))
 
     def _seal_mark(self, layer: str) -> Path:
         return self.layer_path(layer) / "sealed"

@@ -71,8 +71,7 @@ def delete_subvolume(parent_fd: int, name: str) -> None:
 
 def _lift_nested(parent_fd: int, name: str) -> list[str]:
     """Move what is nested in a subvolume up beside it; the new names."""
-    fd = tree.open_below(parent_fd, name)
-    try:
+    with tree.opened_below(parent_fd, name) as fd:
         # Nothing can be moved out of a read-only subvolume, nor can it be moved itself.
         ioctl.clear_read_only_subvolume(fd)
         try:
@@ -84,28 +83,13 @@ def _lift_nested(parent_fd: int, name: str) -> list[str]:
             return []
         lifted = []
         for directory, child in nested:
-            directory_fd = tree.open_below(fd, directory)
-            try:
-                child_fd = tree.open_below(directory_fd, child)
-                try:
+            with tree.opened_below(fd, directory) as directory_fd:
+                with tree.opened_below(directory_fd, child) as child_fd:
                     ioctl.clear_read_only_subvolume(child_fd)
-                finally:
-                    os.close(child_fd)
                 new = f".removing-{os.urandom(8).hex()}"
                 os.rename(child, new, src_dir_fd=directory_fd, dst_dir_fd=parent_fd)
                 lifted.append(new)
-            finally:
-                os.close(directory_fd)
         return lifted
-    finally:
-        os.close(fd)
-
-
-def is_read_only(fd: int) -> bool:
-    """Whether the subvolume that *fd* lies in is read-only."""
-    flags = bytearray(8)
-    ioctl.ioctl(fd, ioctl.BTRFS_IOC_SUBVOL_GETFLAGS, flags)
-    return bool(int.from_bytes(flags, sys.byteorder) & ioctl.BTRFS_SUBVOL_RDONLY)
 
 
 def nested_subvolumes(fd: int) -> list[tuple[str, str]]:

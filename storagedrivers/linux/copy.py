@@ -18,7 +18,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from storagedrivers.linux import ioctl, tree
@@ -36,8 +36,6 @@ _NO_XATTRS = (errno.EOPNOTSUPP, errno.ENOSYS)
 _SECOND_NAMES = ("trusted.SGI_ACL_",)  # under which xfs shows its ACLs once more
 _OVERLAYS_OWN = ("trusted.overlay.", "user.overlay.")
 
-_DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
-
 
 def copy_tree(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> bool:
     """Copy what is in the directory *source*, and its own metadata, to the empty directory
@@ -50,7 +48,7 @@ def copy_tree(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
         OSError: the first failure (EXDEV: something is mounted inside the source); what was copied
             until then stays, for the caller to remove.
     """
-    with _opened(source) as source_fd, _opened(target) as target_fd:
+    with _both(source, target) as (source_fd, target_fd):
         for name in _ACLS:  # what the target inherited would pass on to its children
             with suppress(OSError):
                 os.removexattr(target_fd, name)
@@ -60,12 +58,14 @@ def copy_tree(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[int]:
-    fd = os.open(path, _DIRECTORY)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+def _both(
+    source: str | os.PathLike[str], target: str | os.PathLike[str]
+) -> Iterator[tuple[int, int]]:
+    with (
+        tree.opened_directory(source, follow_symlinks=True) as source_fd,
+        tree.opened_directory(target, follow_symlinks=True) as target_fd,
+    ):
+        yield source_fd, target_fd
 
 
 class _TreeCopier:
@@ -95,11 +95,10 @@ class _TreeCopier:
     @contextmanager
     def _pair(self, path: str) -> Iterator[tuple[int, int]]:
         """A directory of the source and its copy."""
-        with ExitStack() as stack:
-            source_fd = tree.open_below(self._source_fd, path)
-            stack.callback(os.close, source_fd)
-            target_fd = tree.open_below(self._target_fd, path)
-            stack.callback(os.close, target_fd)
+        with (
+            tree.opened_below(self._source_fd, path) as source_fd,
+            tree.opened_below(self._target_fd, path) as target_fd,
+        ):
             yield source_fd, target_fd
 
     def _copy_directory(self, path: str) -> None:
@@ -127,13 +126,10 @@ class _TreeCopier:
             _copy_special(source_fd, target_fd, name, status)
 
     def _link(self, target_fd: int, name: str, first_path: str, first_name: str) -> None:
-        first_fd = tree.open_below(self._target_fd, first_path)
-        try:
+        with tree.opened_below(self._target_fd, first_path) as first_fd:
             os.link(
                 first_name, name, src_dir_fd=first_fd, dst_dir_fd=target_fd, follow_symlinks=False
             )
-        finally:
-            os.close(first_fd)
 
     def _copy_file(self, source_fd: int, target_fd: int, name: str, status: os.stat_result) -> None:
         source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source_fd)
@@ -285,7 +281,7 @@ def copy_root_metadata(source: str | os.PathLike[str], target: str | os.PathLike
     Raises:
         OSError: EPERM where the owner may not be given away.
     """
-    with _opened(source) as source_fd, _opened(target) as target_fd:
+    with _both(source, target) as (source_fd, target_fd):
         _copy_metadata(source_fd, target_fd, os.fstat(source_fd), leaving_out=_OVERLAYS_OWN)
 
 

@@ -19,12 +19,9 @@ def scratch_directory(parent: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: it cannot be made there (EACCES, EROFS, ENOSPC, …).
     """
     name = f".storagedrivers-scratch-{os.getpid()}-{os.urandom(6).hex()}"
-    parent_fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with tree.opened_directory(parent, follow_symlinks=True) as parent_fd:
         os.mkdir(name, 0o700, dir_fd=parent_fd)
         try:
             yield Path(parent, name)
         finally:
             tree.remove_tree(parent_fd, name)
-    finally:
-        os.close(parent_fd)

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from storagedrivers.linux import ioctl, syscalls
@@ -251,8 +251,7 @@ def tree_inodes(path: str | os.PathLike[str]) -> set[tuple[int, int]]:
 
 def _walk(path: str | os.PathLike[str]) -> Iterator[os.stat_result]:
     """The status of a directory and of everything below it."""
-    top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
+    with opened_directory(path) as top:
         yield os.fstat(top)
         pending = [""]
         while pending:
@@ -261,8 +260,6 @@ def _walk(path: str | os.PathLike[str]) -> Iterator[os.stat_result]:
                 if stat.S_ISDIR(status.st_mode):
                     pending.append(f"{directory}/{name}" if directory else name)
                 yield status
-    finally:
-        os.close(top)
 
 
 def _entries(top: int, directory: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -282,6 +279,29 @@ def _entries(top: int, directory: str) -> Iterator[tuple[str, os.stat_result]]:
                     yield entry.name, entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue  # the layer is live
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def opened_directory(
+    path: str | os.PathLike[str], *, dir_fd: int | None = None, follow_symlinks: bool = False
+) -> Iterator[int]:
+    """Have a directory open for the length of a ``with`` block."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    fd = os.open(path, flags if follow_symlinks else flags | os.O_NOFOLLOW, dir_fd=dir_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def opened_below(top: int, path: str) -> Iterator[int]:
+    """Have what :func:`open_below` opens for the length of a ``with`` block."""
+    fd = open_below(top, path)
+    try:
+        yield fd
     finally:
         os.close(fd)
 

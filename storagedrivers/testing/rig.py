@@ -72,7 +72,7 @@ class Rig:
     def __init__(self, driver: type[StorageDriver], graph_root: Path) -> None:
         self.graph_root = graph_root
         self.home = graph_root / driver.name
-        self.facts = read_host(graph_root)
+        self.facts = read_host(graph_root, inventory=False)
         self.result = driver.probe(self.facts, self.home)
         self.driver = driver(self.home)
         self._count = 0

@@ -12,13 +12,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from capabilities import need
-from processes import forked, succeeded
+from processes import child, forked, succeeded
 
 from storagedrivers.drivers.overlay2 import Overlay2
 from storagedrivers.errors import DepthExceededError, MountError, UnmountError
@@ -45,23 +45,6 @@ def open_files() -> set[str]:
         with suppress(FileNotFoundError):
             found.add(f"{fd} → {os.readlink(f'/proc/self/fd/{fd}')}")
     return {one for one in found if "/proc/" not in one}
-
-
-@contextmanager
-def child(code: str, *arguments: object, prefix: Sequence[str] = ()) -> Iterator[int]:
-    """A Python process that runs *code* and then waits until it is told to end; gives its pid."""
-    words = [*prefix, sys.executable, "-c", f"{code}\nprint('ready', flush=True)\ninput()"]
-    with subprocess.Popen(
-        [*words, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin
-        assert process.stdout
-        try:
-            assert process.stdout.readline() == "ready\n"
-            yield process.pid
-        finally:
-            process.stdin.write("\n")
-            process.stdin.close()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from capabilities import need
-from processes import forked, succeeded
+from processes import child, forked, succeeded
 
 from storagedrivers.drivers.overlay2 import Overlay2
 from storagedrivers.errors import (
@@ -105,23 +105,6 @@ def marks(top: Path) -> set[str]:
             if word and prefix in ("trusted", "user"):
                 found.add(word)
     return found
-
-
-@contextmanager
-def child(code: str, *arguments: object) -> Iterator[int]:
-    """A Python process that runs *code* and then waits until it is told to end; gives its pid."""
-    command = [sys.executable, "-c", f"{code}\nprint('ready', flush=True)\ninput()"]
-    with subprocess.Popen(
-        [*command, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin
-        assert process.stdout
-        try:
-            assert process.stdout.readline() == "ready\n"
-            yield process.pid
-        finally:
-            process.stdin.write("\n")
-            process.stdin.close()
 
 
 # Options, whatever the module's defaults

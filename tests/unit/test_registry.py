@@ -13,9 +13,14 @@ import pytest
 from storagedrivers.driver import StorageDriver
 from storagedrivers.drivers.overlay2 import Overlay2
 from storagedrivers.drivers.vfs_copy import VfsCopy
-from storagedrivers.errors import DriverConflictError, DriverLoadError, DriverNotFoundError
+from storagedrivers.errors import (
+    DriverConflictError,
+    DriverLoadError,
+    DriverNotFoundError,
+    did_you_mean,
+)
 from storagedrivers.model import Reason
-from storagedrivers.registry import Registered, Registry, nearest
+from storagedrivers.registry import Registered, Registry
 
 
 def _driver(name: str, *aliases: str) -> type[StorageDriver]:
@@ -60,8 +65,8 @@ def test_unknown_driver_names_those_there_are_and_the_nearest(name: str, near: s
 
 def test_nothing_near_is_suggested_where_nothing_is_near() -> None:
     """A name like no other gets no suggestion."""
-    assert nearest("zzz", ["overlay2", "vfs-copy"]) is None
-    assert nearest("overlay", []) is None
+    assert did_you_mean("zzz", ["overlay2", "vfs-copy"]) is None
+    assert did_you_mean("overlay", []) is None
 
 
 @pytest.mark.parametrize("plugin_first", [True, False])

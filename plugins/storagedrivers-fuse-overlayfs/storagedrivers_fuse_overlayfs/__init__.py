@@ -38,8 +38,8 @@ from storagedrivers.driver import (
     kernel_obstacle,
     try_mount,
 )
-from storagedrivers.errors import NotFoundError, ReadOnlyError
-from storagedrivers.linux import copy, holders, mount, tree, trial
+from storagedrivers.errors import ReadOnlyError
+from storagedrivers.linux import holders, mount, tree, trial
 from storagedrivers.linux.mountinfo import read_mountinfo
 
 __all__ = ["FuseOverlayfs"]
@@ -96,14 +96,8 @@ class FuseOverlayfs(StorageDriver):
         self.check_depth(lowers)
         below = [self._diff(lower) for lower in lowers]
         with self.new_layer(layer) as path:
-            diff = path / "diff"
-            diff.mkdir()
-            (path / "work").mkdir(mode=0o700)
-            if below:
-                # The merged root shows the metadata of the topmost directory.
-                copy.copy_root_metadata(below[0], diff)
-            else:
-                diff.chmod(0o755)  # whatever the umask
+            (path / "work").mkdir(mode=0o700)  # first: a layer without it is a sealed one
+            self.make_root(f"{path}/diff", below=below[0] if below else None)
 
     def mounts(
         self, layer: str, lowers: Sequence[str], *, read_only: bool, scratch: bool = False
@@ -137,11 +131,8 @@ class FuseOverlayfs(StorageDriver):
         self.refuse_if_used(layer, _users(diff))
         if lowers:
             _forget_origins(diff)
-        fd = os.open(self.layer_path(layer), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with tree.opened_directory(self.layer_path(layer), follow_symlinks=True) as fd:
             tree.remove_tree(fd, "work")
-        finally:
-            os.close(fd)
 
     def usage(self, layer: str) -> Usage:
         """What the diff takes; the work directory is the program's."""
@@ -155,10 +146,7 @@ class FuseOverlayfs(StorageDriver):
         }
 
     def _diff(self, layer: str) -> str:
-        path = f"{self.layer_path(layer)}/diff"
-        if not os.path.isdir(path):
-            raise NotFoundError(f"{self.name} has no layer {layer}")
-        return path
+        return self.directory_in(layer, "diff")
 
     def _work(self, layer: str) -> str:
         return f"{self.layer_path(layer)}/work"

@@ -18,12 +18,20 @@ with its traceback; a failed system call that no one translated stays an ``OSErr
     │   ├── PriorDriverError        layers of a driver that works no longer, or of several
     │   └── NoUsableDriverError     nothing is left; carries every rejected candidate
     ├── PolicyNotFoundError         no such policy; carries the nearest
+    ├── DiffError                   a layer's tar; carries the entry at fault
+    │   ├── MalformedDiffError      it is no tar, or breaks off, or contradicts itself
+    │   ├── UnsafeEntryError        an entry that would reach outside the layer
+    │   ├── DiffLimitError          more entries or bytes than the limits let in
+    │   ├── DigestMismatchError     it is not the tar that was asked for
+    │   └── UnrepresentableError    a change that no layer's tar can carry
     ├── StoreError
     │   ├── NotFoundError
     │   ├── AlreadyExistsError
     │   ├── InUseError              something still has it open or mounted; carries the holders
     │   ├── ReadOnlyError           a sealed layer was asked to be writable
-    │   └── DepthExceededError      more layers than the driver can stack
+    │   ├── DepthExceededError      more layers than the driver can stack
+    │   ├── CorruptStoreError       the database and the disk contradict each other
+    │   └── LockTimeoutError        another process works on it for too long; names that process
     ├── MountError    (an OSError)
     └── UnmountError  (an OSError)
 """
@@ -159,6 +167,52 @@ class PolicyNotFoundError(StorageDriversError):
     """No policy has this name."""
 
 
+class DiffError(StorageDriversError):
+    """Base of what goes wrong with a layer's tar; ``entry`` is the name at fault, or None."""
+
+    def __init__(
+        self,
+        brief: str,
+        *,
+        entry: bytes | None = None,
+        details: str | None = None,
+        resolution: str | None = None,
+    ) -> None:
+        name = None if entry is None else repr(entry)[1:]  # bytes: without the b of b'…'
+        super().__init__(
+            brief if name is None else f"{name}: {brief}", details=details, resolution=resolution
+        )
+        self.entry = entry
+
+
+class MalformedDiffError(DiffError):
+    """It is no tar, breaks off, or contradicts itself."""
+
+
+class UnsafeEntryError(DiffError):
+    """An entry that would reach outside the layer."""
+
+
+class DiffLimitError(DiffError):
+    """More entries or bytes than the limits let in."""
+
+
+class DigestMismatchError(DiffError):
+    """The bytes do not have the digest that was expected."""
+
+    def __init__(self, what: str, *, expected: str, found: str) -> None:
+        super().__init__(
+            f"{what} is {found}, and {expected} was expected",
+            resolution="get it again: it was damaged or exchanged on its way",
+        )
+        self.expected = expected
+        self.found = found
+
+
+class UnrepresentableError(DiffError):
+    """A change that no layer's tar can carry: a name that begins with ``.wh.``, a device 0:0."""
+
+
 class StoreError(StorageDriversError):
     """Base of what goes wrong with things in a store."""
 
@@ -192,6 +246,18 @@ class ReadOnlyError(StoreError):
 
 class DepthExceededError(StoreError):
     """The chain has more layers than the driver can stack."""
+
+
+class CorruptStoreError(StoreError):
+    """The database and the disk contradict each other; ``check`` says where."""
+
+
+class LockTimeoutError(StoreError):
+    """Another process works on the same thing for longer than the caller waits."""
+
+    def __init__(self, brief: str, *, holder: int | None, resolution: str | None = None) -> None:
+        super().__init__(brief, resolution=resolution)
+        self.holder = holder
 
 
 class _SystemCallError(StorageDriversError, OSError):

@@ -99,6 +99,62 @@ class Changeset(NamedTuple):
     whiteouts: WhiteoutFormat
 
 
+class ChangeKind(StrEnum):
+    """As Docker's ``diff`` writes them."""
+
+    ADDED = "A"
+    CHANGED = "C"
+    DELETED = "D"
+
+
+class Change(NamedTuple):
+    """One path at which a layer differs from what lies below it.
+
+    Attributes:
+        kind: how.
+        path: relative to the layer's root, without a slash in front; ``b""`` is the root.
+    """
+
+    kind: ChangeKind
+    path: bytes
+
+
+class Limits(NamedTuple):
+    """What a tar from outside may hold at most.
+
+    Attributes:
+        entries: headers, also those that end up as nothing on disk.
+        bytes: of the uncompressed tar.
+    """
+
+    entries: int = 4_000_000
+    bytes: int = 256 << 30
+
+
+class Unpacked(NamedTuple):
+    """What was learnt of a tar while it went in.
+
+    Attributes:
+        diff_id: ``sha256:`` and the hex digest of the uncompressed tar.
+        diff_size: bytes of the uncompressed tar.
+        digest: of the bytes as they came.
+        stored_size: how many came.
+        compression: ``none``, ``gzip``, ``zstd``, ``xz`` or ``bzip2``.
+        size: bytes of the contents of its regular files.
+        inodes: how many the layer makes.
+        warnings: what could not be kept, a sentence each.
+    """
+
+    diff_id: str
+    diff_size: int
+    digest: str
+    stored_size: int
+    compression: str
+    size: int
+    inodes: int
+    warnings: tuple[str, ...] = ()
+
+
 class Usage(NamedTuple):
     """What a layer itself takes on disk: allocated bytes and inodes, hard links counted once."""
 

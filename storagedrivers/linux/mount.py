@@ -163,6 +163,39 @@ def mounted(mounts: Sequence[Mount], mountpoint: StrPath) -> Iterator[StrPath]:
         unmount_all(mounts, mountpoint)
 
 
+def open_view(mounts: Sequence[Mount]) -> int:
+    """Open what *mounts* show, as a directory that is mounted nowhere; the caller closes it.
+
+    A bind mount's directory is simply opened. Others are mounted in a mount namespace that is gone
+    when this returns, so nothing is left of a process that is killed. What a mount has as its own
+    ``target`` below the first is not seen.
+
+    Raises:
+        MountError: as :func:`mount` does.
+        OSError: no permission to mount.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    if len(mounts) == 1 and mounts[0].type == "bind":
+        return os.open(mounts[0].source, flags)
+
+    def opened() -> int:
+        # Any directory does that no mount needs; it is hidden from this thread alone.
+        with mounted_lazily(mounts, "/sys"):
+            return os.open("/sys", flags)
+
+    return namespace.in_private_mount_namespace(opened)
+
+
+@contextmanager
+def mounted_lazily(mounts: Sequence[Mount], mountpoint: StrPath) -> Iterator[None]:
+    """As :func:`mounted`; what is still open at the end keeps what it has."""
+    mount_all(mounts, mountpoint)
+    try:
+        yield
+    finally:
+        unmount_all(mounts, mountpoint, detach=True)
+
+
 def is_known(filesystem: str) -> bool:
     """Whether the kernel has *filesystem*, or a module for it; False where it does not tell."""
     try:

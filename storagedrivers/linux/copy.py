@@ -57,6 +57,19 @@ def copy_tree(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
         return copier.cloning
 
 
+def copy_entry(source_fd: int, target_fd: int, name: str) -> None:
+    """Copy *name*, which is no directory, from the directory *source_fd* to *target_fd*.
+
+    Raises:
+        OSError: EEXIST: the target has one already; what the kernel says.
+    """
+    copier = _TreeCopier(source_fd, target_fd)
+    try:
+        copier.copy_entry("", source_fd, target_fd, name)
+    finally:
+        copier.finish()
+
+
 @contextmanager
 def _both(
     source: str | os.PathLike[str], target: str | os.PathLike[str]
@@ -89,8 +102,12 @@ class _TreeCopier:
                 with self._pair(path) as (source_fd, target_fd):
                     _copy_metadata(source_fd, target_fd, status)
         finally:
-            if self._helper is not None:
-                self._helper.finish()
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait for what a second thread does."""
+        if self._helper is not None:
+            self._helper.finish()
 
     @contextmanager
     def _pair(self, path: str) -> Iterator[tuple[int, int]]:
@@ -110,9 +127,10 @@ class _TreeCopier:
                         os.mkdir(entry.name, 0o700, dir_fd=target_fd)
                         self._todo.append(f"{path}/{entry.name}" if path else entry.name)
                     else:
-                        self._copy_entry(path, source_fd, target_fd, entry.name)
+                        self.copy_entry(path, source_fd, target_fd, entry.name)
 
-    def _copy_entry(self, path: str, source_fd: int, target_fd: int, name: str) -> None:
+    def copy_entry(self, path: str, source_fd: int, target_fd: int, name: str) -> None:
+        """Copy what is no directory."""
         status = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
         if status.st_nlink > 1:
             key = (status.st_dev, status.st_ino)

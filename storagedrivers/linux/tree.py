@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 _MAX_DEPTH = 100  # directories that are open at once; the usual limit of open files is 1,024
 _ROUNDS = 100
+_SHORT = 1000  # characters of a path, so below PATH_MAX in any encoding
+_BENEATH = syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_BENEATH
 _SUBVOLUME_ROOT = 256  # the inode number of every btrfs subvolume's root
 
 
@@ -328,20 +330,37 @@ def open_below(top: int, path: str) -> int:
     return fd
 
 
+def open_file_below(top: int, path: bytes) -> int:
+    """Open the file *path* below *top* for reading, following no symlink and crossing no mount.
+
+    Raises:
+        OSError: ENOENT, ELOOP or ENOTDIR (a symlink), EXDEV (a mount).
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    if len(path) <= _SHORT:
+        try:
+            return syscalls.openat2(top, path, flags, resolve=_BENEATH)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM):
+                raise
+    directory, _, name = path.rpartition(b"/")
+    with opened_below(top, os.fsdecode(directory)) as parent:
+        return os.open(name, flags, dir_fd=parent)
+
+
 def _split_path(path: str) -> tuple[str, str]:
     """A part of at most 1,000 characters, so below PATH_MAX in any encoding, and what follows
     it.
     """
-    if len(path) <= 1000:
+    if len(path) <= _SHORT:
         return path, ""
-    cut = path.rindex("/", 0, 1000)  # a name has at most 255 bytes
+    cut = path.rindex("/", 0, _SHORT)  # a name has at most 255 bytes
     return path[:cut], path[cut + 1 :]
 
 
 def _open_beneath(fd: int, path: str) -> int:
-    resolve = syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_BENEATH
     try:
-        return syscalls.openat2(fd, path, os.O_RDONLY | os.O_DIRECTORY, resolve=resolve)
+        return syscalls.openat2(fd, path, os.O_RDONLY | os.O_DIRECTORY, resolve=_BENEATH)
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EPERM):  # EPERM: also seccomp filters
             raise

@@ -1,0 +1,267 @@
+"""Keeps what a tree cannot give back of a tar, and makes the same tar of both again.
+
+The file is a zstd stream of records::
+
+    "V" u64          the version of this format, first
+    "L" u64 bytes    bytes of the tar: headers, padding, whatever is no payload in the tree
+    "P" u32 path u32 (u64 u64)*    parts (offset, length) of the file *path* of the tree
+    "E"              the end
+
+A payload that a later entry of the same tar replaces is appended to ``<file>.payload``, which is
+made only then: ``u32 path u64 bytes``, in order. The n-th record of a path takes the n-th of those;
+when they are used up, the tree has it.
+
+All numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any, BinaryIO
+
+from storagedrivers.archive.compression import zstd_module
+from storagedrivers.errors import CorruptStoreError
+from storagedrivers.linux import tree
+
+_VERSION = 1
+_LEVEL = 3
+_BUFFER = 1 << 20  # bytes
+_MAX_RECORD = 64 << 20  # bytes; a longer one is no record
+
+Write = Callable[[bytes | memoryview], object]
+
+PAYLOAD_SUFFIX = ".payload"
+
+
+class KeptWriter:
+    """Writes the file while a tar goes in; ``close`` makes it whole."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by close()
+        self._compressor = zstd_module().ZstdCompressor(level=_LEVEL)
+        self._literals: list[bytes] = []
+        self._literal_size = 0
+        self._records: list[bytes] = [b"V" + struct.pack("<Q", _VERSION)]
+        self._records_size = 0
+        self._payload: BinaryIO | None = None
+
+    def literal(self, data: bytes) -> None:
+        """The next bytes of the tar, which the tree does not hold."""
+        self._literals.append(data)
+        self._literal_size += len(data)
+        if self._literal_size > _BUFFER:
+            self._end_literal()
+
+    def payload(self, path: bytes, parts: Sequence[tuple[int, int]]) -> None:
+        """The next bytes of the tar are those *parts* of the file *path* of the tree."""
+        self._end_literal()
+        numbers = [number for part in parts for number in part]
+        self._record(
+            struct.pack("<cI", b"P", len(path))
+            + path
+            + struct.pack(f"<I{len(numbers)}Q", len(parts), *numbers)
+        )
+
+    def replaced(self, path: bytes, fd: int) -> None:
+        """The file *path*, open as *fd*, is about to be replaced by a later entry."""
+        if self._payload is None:
+            self._payload = open(self._path + PAYLOAD_SUFFIX, "xb")  # noqa: SIM115
+        size = os.fstat(fd).st_size
+        self._payload.write(struct.pack("<I", len(path)) + path + struct.pack("<Q", size))
+        offset = 0
+        while offset < size:
+            data = os.pread(fd, _BUFFER, offset)
+            self._payload.write(data)
+            offset += len(data)
+
+    def close(self, *, whole: bool) -> None:
+        """End the file; one that is not *whole* stays without its end, for the caller to remove."""
+        with self._file:
+            if self._payload is not None:
+                self._payload.close()
+            if whole:
+                self._end_literal()
+                self._record(b"E")
+                self._compress()
+                self._write(self._compressor.flush())
+
+    def _end_literal(self) -> None:
+        if self._literals:
+            self._record(struct.pack("<cQ", b"L", self._literal_size))
+            self._records += self._literals
+            self._records_size += self._literal_size
+            self._literals = []
+            self._literal_size = 0
+
+    def _record(self, data: bytes) -> None:
+        self._records.append(data)
+        self._records_size += len(data)
+        if self._records_size > _BUFFER:
+            self._compress()
+
+    def _compress(self) -> None:
+        self._write(self._compressor.compress(b"".join(self._records)))
+        self._records = []
+        self._records_size = 0
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+
+
+# Back to a tar
+
+
+def reassemble(kept: str, tree_fd: int, write: Write) -> None:
+    """Write the tar that came in, byte for byte.
+
+    Args:
+        kept: the file that was kept of it.
+        tree_fd: the layer's changeset directory, or the merged view of the layer.
+        write: takes the pieces in order; it must not keep a memoryview.
+
+    Raises:
+        CorruptStoreError: the file is damaged, or the tree lost what it holds.
+        OSError: something cannot be read.
+    """
+    output = _Output(write)
+    with ExitStack() as stack:
+        replaced = _replaced(kept + PAYLOAD_SUFFIX)
+        for record in kept_records(kept):
+            if isinstance(record, (bytes, memoryview)):
+                output.put(record)
+                continue
+            path, parts = record
+            if replaced.get(path):
+                name, offset = replaced[path].popleft()
+                fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+            else:
+                offset = 0
+                fd = _open_payload(tree_fd, path)
+            try:
+                for start, length in parts:
+                    output.copy(fd, offset + start, length, path)
+            finally:
+                os.close(fd)
+        stack.close()
+    output.flush()
+
+
+def kept_records(kept: str) -> Iterator[bytes | tuple[bytes, list[tuple[int, int]]]]:
+    """The records of a kept file: bytes of the tar, or a path and the parts of that file.
+
+    Raises:
+        CorruptStoreError: the file is missing or damaged.
+    """
+    zstd = zstd_module()
+    try:
+        with zstd.open(kept, "rb") as file:
+            version = _exactly(file, 9)
+            if version != b"V" + struct.pack("<Q", _VERSION):
+                raise ValueError(f"its version is {version!r}")
+            while (kind := _exactly(file, 1)) != b"E":
+                if kind == b"L":
+                    (size,) = struct.unpack("<Q", _exactly(file, 8))
+                    yield _exactly(file, size)
+                elif kind == b"P":
+                    yield _payload_record(file)
+                else:
+                    raise ValueError(f"a record is of kind {kind!r}")
+            if file.read(1):
+                raise ValueError("it goes on behind its end")
+    except (zstd.ZstdError, EOFError, ValueError, FileNotFoundError) as error:
+        raise CorruptStoreError(
+            f"the tar headers kept in {kept} are damaged: {error}",
+            resolution="the layer itself can still be used; to export it as it came in, add it"
+            " again",
+        ) from error
+
+
+def _payload_record(file: Any) -> tuple[bytes, list[tuple[int, int]]]:
+    (size,) = struct.unpack("<I", _exactly(file, 4))
+    path = _exactly(file, size)
+    (count,) = struct.unpack("<I", _exactly(file, 4))
+    numbers = struct.unpack(f"<{2 * count}Q", _exactly(file, 16 * count))
+    return path, list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _exactly(file: Any, size: int) -> bytes:
+    if size > _MAX_RECORD:
+        raise ValueError(f"a record of {size} bytes")
+    data: bytes = file.read(size)
+    while len(data) < size:
+        more = file.read(size - len(data))
+        if not more:
+            raise EOFError("it breaks off")
+        data += more
+    return data
+
+
+def _replaced(path: str) -> dict[bytes, deque[tuple[str, int]]]:
+    """Where the payloads are that were replaced in the tree, by the path they had."""
+    found: dict[bytes, deque[tuple[str, int]]] = defaultdict(deque)
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        while head := file.read(4):
+            (length,) = struct.unpack("<I", head)
+            name = file.read(length)
+            (size,) = struct.unpack("<Q", file.read(8))
+            found[name].append((path, file.tell()))
+            file.seek(size, os.SEEK_CUR)
+    return found
+
+
+def _open_payload(tree_fd: int, path: bytes) -> int:
+    try:
+        return tree.open_file_below(tree_fd, path)
+    except OSError as error:
+        raise CorruptStoreError(
+            f"the layer's file {path!r} cannot be read: {error.strerror}",
+            resolution="remove the layer and add it again",
+        ) from error
+
+
+class _Output:
+    """Joins small pieces before they are written: a write for each would take most of the time."""
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+        self._buffer = bytearray(_BUFFER)
+        self._view = memoryview(self._buffer)
+        self._used = 0
+
+    def put(self, data: bytes) -> None:
+        if self._used + len(data) > _BUFFER:
+            self.flush()
+            if len(data) > _BUFFER:
+                self._write(data)
+                return
+        self._view[self._used : self._used + len(data)] = data
+        self._used += len(data)
+
+    def copy(self, fd: int, offset: int, length: int, path: bytes) -> None:
+        """Read that part of a file."""
+        while length:
+            if self._used == _BUFFER:
+                self.flush()
+            room = self._view[self._used : self._used + length]
+            count = os.preadv(fd, [room], offset)
+            if not count:
+                raise CorruptStoreError(
+                    f"the layer's file {path!r} is {length} bytes too short",
+                    resolution="remove the layer and add it again",
+                )
+            self._used += count
+            offset += count
+            length -= count
+
+    def flush(self) -> None:
+        if self._used:
+            # Bytes of their own: whoever takes them may hash them in another thread.
+            self._write(bytes(self._view[: self._used]))
+            self._used = 0

@@ -1,0 +1,279 @@
+"""Cuts a stream into the entries of a tar: ustar, PAX, GNU names and sparse files, old headers.
+
+Every byte goes to one of two places: payloads to whoever asks for them, all others (and payloads
+that nobody asked for) to ``literal``, in order. So whoever keeps those and the payloads has the
+whole tar.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from storagedrivers.archive.header import (
+    BLOCK,
+    EXTENSIONS,
+    MAX_SPARSE_PARTS,
+    Entry,
+    apply_pax,
+    decimal,
+    number,
+    parse_header,
+    parse_pax,
+    set_sparse,
+)
+from storagedrivers.errors import DiffError, DiffLimitError, MalformedDiffError
+
+_MAX_EXTENSION = 4 << 20  # bytes of a PAX header or a long name: xattrs may take 64 KiB each
+_MAX_GLOBAL = 1 << 20  # bytes of all global PAX records
+_ZEROS = bytes(BLOCK)
+_NO_PAYLOAD = b"123456"  # links, devices, directories, fifos: their size means nothing
+_OLD_SPARSE_PART = 24  # bytes: an offset and a length
+_TRUNCATED = "get it again, it is incomplete"
+
+
+class Pieces(Protocol):
+    """Where the bytes come from."""
+
+    def next_piece(self) -> bytes:
+        """The next bytes; none at the end."""
+
+
+class Reader:
+    """One pass over one tar.
+
+    Attributes:
+        entry: the entry at hand, for messages.
+        count: headers so far.
+    """
+
+    def __init__(
+        self, source: Pieces, *, literal: Callable[[bytes], object], max_entries: int
+    ) -> None:
+        self.entry: Entry | None = None
+        self.count = 0
+        self._source = source
+        self._literal = literal
+        self._max_entries = max_entries
+        self._piece = b""
+        self._at = 0
+        self._left = 0  # payload of the entry that nobody asked for yet
+        self._padding = 0
+        self._global: dict[bytes, bytes] = {}
+
+    def entries(self) -> Iterator[Entry]:
+        """The entries in order; each payload is to be taken before the next one.
+
+        Raises:
+            DiffError: it is no tar, breaks off, or holds too many entries.
+        """
+        local: dict[bytes, bytes] = {}
+        name = link = None
+        while (block := self._next_header()) is not None:
+            entry = self.entry = parse_header(block)
+            kind = entry.type
+            if kind in EXTENSIONS:
+                data = self._extension(entry)
+                if kind == b"x":
+                    local = self._parse(entry, data)
+                elif kind == b"g":
+                    self._set_global(self._parse(entry, data))
+                elif kind == b"L":
+                    name = data.split(b"\0", 1)[0]
+                else:
+                    link = data.split(b"\0", 1)[0]
+                continue
+            if name is not None:
+                entry.name = name
+            if link is not None:
+                entry.link = link
+            if self._global:
+                apply_pax(entry, self._global)
+            if local:
+                apply_pax(entry, local)
+            self._expect_payload(entry)
+            if kind == b"S":
+                self._read_old_sparse(entry, block)
+            elif b"GNU.sparse.major" in local or b"GNU.sparse.map" in local:
+                self._read_pax_sparse(entry, local)
+            local = {}
+            name = link = None
+            yield entry
+            self._skip_rest()
+        if local or name is not None or link is not None:
+            raise MalformedDiffError("it ends behind an extended header", resolution=_TRUNCATED)
+        self._drain()
+
+    def copy_payload(self, fd: int) -> None:
+        """Write the payload of the entry at hand to the file *fd*, at its parts' places."""
+        entry = self.entry
+        assert entry is not None
+        if entry.sparse is None:
+            self._copy(fd, self._left)
+        else:
+            for offset, length in entry.sparse:
+                os.lseek(fd, offset, os.SEEK_SET)
+                self._copy(fd, length)
+            os.ftruncate(fd, entry.real_size)
+
+    def _copy(self, fd: int, length: int) -> None:
+        self._left -= length
+        while length:
+            at = self._at
+            available = len(self._piece) - at
+            if available == 0:
+                self._next_piece()
+                continue
+            count = min(available, length)
+            view = memoryview(self._piece)[at : at + count]
+            self._at = at + count
+            length -= count
+            while (written := os.write(fd, view)) < len(view):
+                view = view[written:]
+
+    def _next_header(self) -> bytes | None:
+        if self._at == len(self._piece) and not self._more():
+            return None  # some writers leave the end marker out
+        block = self._take(BLOCK)
+        if block == _ZEROS:
+            if self._at == len(self._piece) and not self._more():
+                return None
+            if self._take(BLOCK) != _ZEROS:
+                raise MalformedDiffError("a lone block of zeros stands among its headers")
+            return None
+        self.count += 1
+        if self.count > self._max_entries:
+            raise DiffLimitError(
+                f"the tar holds more than {self._max_entries} entries",
+                resolution="raise the limit if you trust where it comes from",
+            )
+        return block
+
+    def _expect_payload(self, entry: Entry) -> None:
+        self._left = 0 if entry.type in _NO_PAYLOAD else entry.size
+        self._padding = -self._left % BLOCK
+
+    def _skip_rest(self) -> None:
+        """What nobody took of a payload, and the padding behind it."""
+        rest = self._left + self._padding
+        while rest:
+            rest -= len(self._take_some(rest))
+        self._left = 0
+
+    def _extension(self, entry: Entry) -> bytes:
+        """The payload of a header that extends the next one."""
+        if not 0 <= entry.size <= _MAX_EXTENSION:
+            raise MalformedDiffError(
+                f"an extended header takes {entry.size} bytes, and {_MAX_EXTENSION} are let in",
+                entry=entry.name,
+            )
+        data = self._take(entry.size)
+        self._take(-entry.size % BLOCK)
+        return data
+
+    def _parse(self, entry: Entry, data: bytes) -> dict[bytes, bytes]:
+        try:
+            return parse_pax(data)
+        except DiffError as error:
+            raise type(error)(error.brief, entry=entry.name) from error
+
+    def _set_global(self, records: dict[bytes, bytes]) -> None:
+        self._global.update(records)
+        if sum(len(key) + len(value) for key, value in self._global.items()) > _MAX_GLOBAL:
+            raise MalformedDiffError(f"global PAX records take more than {_MAX_GLOBAL} bytes")
+
+    # Sparse files: "Storing Sparse Files" in GNU tar's manual
+
+    def _read_old_sparse(self, entry: Entry, block: bytes) -> None:
+        numbers: list[int] = []
+        table, more = block[386:482], block[482]
+        try:
+            real_size = number(block[483:495])
+            while True:
+                for at in range(0, len(table) - _OLD_SPARSE_PART + 1, _OLD_SPARSE_PART):
+                    if not table[at]:  # an unused place
+                        break
+                    numbers.append(number(table[at : at + 12]))
+                    numbers.append(number(table[at + 12 : at + 24]))
+                if not more:
+                    break
+                if len(numbers) > 2 * MAX_SPARSE_PARTS:
+                    raise MalformedDiffError("its sparse map is too long", entry=entry.name)
+                table = self._take(BLOCK)
+                table, more = table[:504], table[504]
+        except ValueError as error:
+            raise MalformedDiffError(f"its sparse map: {error}", entry=entry.name) from error
+        set_sparse(entry, numbers, real_size)
+
+    def _read_pax_sparse(self, entry: Entry, records: dict[bytes, bytes]) -> None:
+        if b"GNU.sparse.name" in records:
+            entry.name = records[b"GNU.sparse.name"]
+        size = records.get(b"GNU.sparse.realsize", records.get(b"GNU.sparse.size", b""))
+        if b"GNU.sparse.major" not in records:  # formats 0.0 and 0.1
+            fields = records[b"GNU.sparse.map"].split(b",")
+            if len(fields) > 2 * MAX_SPARSE_PARTS:
+                raise MalformedDiffError("its sparse map is too long", entry=entry.name)
+            numbers = [decimal(entry, field) for field in fields] if fields != [b""] else []
+        elif (records[b"GNU.sparse.major"], records.get(b"GNU.sparse.minor")) == (b"1", b"0"):
+            numbers = self._read_sparse_map(entry)
+        else:
+            raise MalformedDiffError("its sparse format is unknown", entry=entry.name)
+        set_sparse(entry, numbers, decimal(entry, size))
+
+    def _read_sparse_map(self, entry: Entry) -> list[int]:
+        """Format 1.0: the map stands before the data, a decimal number a line, padded."""
+        data = b""
+        lines = 1
+        while data.count(b"\n") < lines:
+            if self._left < BLOCK or len(data) > 40 * MAX_SPARSE_PARTS:
+                raise MalformedDiffError("its sparse map breaks off", entry=entry.name)
+            block = self._take(BLOCK)
+            self._left -= BLOCK
+            entry.size -= BLOCK
+            data += block
+            if lines == 1 and b"\n" in data:
+                lines = 1 + 2 * decimal(entry, data.partition(b"\n")[0])
+                if lines > 2 * MAX_SPARSE_PARTS:
+                    raise MalformedDiffError("its sparse map is too long", entry=entry.name)
+        return [decimal(entry, field) for field in data.split(b"\n")[1:lines]]
+
+    # Bytes
+
+    def _more(self) -> bool:
+        """Whether there is another piece."""
+        self._piece = self._source.next_piece()
+        self._at = 0
+        return bool(self._piece)
+
+    def _next_piece(self) -> None:
+        if not self._more():
+            name = self.entry.name if self.entry else None
+            raise MalformedDiffError("the tar breaks off", entry=name, resolution=_TRUNCATED)
+
+    def _take(self, length: int) -> bytes:
+        """Exactly *length* bytes, which are no payload."""
+        at = self._at
+        data = self._piece[at : at + length]
+        self._at = at + len(data)
+        while len(data) < length:
+            self._next_piece()
+            more = self._piece[: length - len(data)]
+            self._at = len(more)
+            data += more
+        self._literal(data)
+        return data
+
+    def _take_some(self, limit: int) -> bytes:
+        """At least one and at most *limit* bytes, which are no payload."""
+        if self._at == len(self._piece):
+            self._next_piece()
+        data = self._piece[self._at : self._at + limit]
+        self._at += len(data)
+        self._literal(data)
+        return data
+
+    def _drain(self) -> None:
+        """What follows the end marker belongs to the tar's digest too."""
+        while self._at < len(self._piece) or self._more():
+            self._take_some(len(self._piece))

@@ -51,6 +51,13 @@ class Deletions:
         status = self._lower.status(path)
         return status is not None and stat.S_ISDIR(status.st_mode)
 
+    def hides(self, path: bytes) -> bool:
+        """Whether the lower's *path* is deleted, by itself or with a directory above it."""
+        above = [b"", *_above(path)]
+        return path in self._names or any(
+            one in self._opaque or one in self._names for one in above
+        )
+
     def settled(self) -> Iterator[tuple[bytes, bool]]:
         """The deletions that are left when all entries are there: path, and whether it stays as an
         opaque directory. A path comes after those above it; where one above is deleted, it does not

@@ -57,7 +57,7 @@ def copy_tree(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
         return copier.cloning
 
 
-def copy_entry(source_fd: int, target_fd: int, name: str) -> None:
+def copy_entry(source_fd: int, name: str, target_fd: int, new_name: str) -> None:
     """Copy *name*, which is no directory, from the directory *source_fd* to *target_fd*.
 
     Raises:
@@ -65,7 +65,8 @@ def copy_entry(source_fd: int, target_fd: int, name: str) -> None:
     """
     copier = _TreeCopier(source_fd, target_fd)
     try:
-        copier.copy_entry("", source_fd, target_fd, name)
+        status = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
+        copier.copy_entry(source_fd, name, target_fd, new_name, status)
     finally:
         copier.finish()
 
@@ -127,10 +128,9 @@ class _TreeCopier:
                         os.mkdir(entry.name, 0o700, dir_fd=target_fd)
                         self._todo.append(f"{path}/{entry.name}" if path else entry.name)
                     else:
-                        self.copy_entry(path, source_fd, target_fd, entry.name)
+                        self._copy_or_link(path, source_fd, target_fd, entry.name)
 
-    def copy_entry(self, path: str, source_fd: int, target_fd: int, name: str) -> None:
-        """Copy what is no directory."""
+    def _copy_or_link(self, path: str, source_fd: int, target_fd: int, name: str) -> None:
         status = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
         if status.st_nlink > 1:
             key = (status.st_dev, status.st_ino)
@@ -138,10 +138,16 @@ class _TreeCopier:
                 self._link(target_fd, name, *self._links[key])
                 return
             self._links[key] = (path, name)
+        self.copy_entry(source_fd, name, target_fd, name, status)
+
+    def copy_entry(
+        self, source_fd: int, name: str, target_fd: int, new_name: str, status: os.stat_result
+    ) -> None:
+        """Copy what is no directory."""
         if stat.S_ISREG(status.st_mode):
-            self._copy_file(source_fd, target_fd, name, status)
+            self._copy_file(source_fd, name, target_fd, new_name, status)
         else:
-            _copy_special(source_fd, target_fd, name, status)
+            _copy_special(source_fd, name, target_fd, new_name, status)
 
     def _link(self, target_fd: int, name: str, first_path: str, first_name: str) -> None:
         with tree.opened_below(self._target_fd, first_path) as first_fd:
@@ -149,11 +155,13 @@ class _TreeCopier:
                 first_name, name, src_dir_fd=first_fd, dst_dir_fd=target_fd, follow_symlinks=False
             )
 
-    def _copy_file(self, source_fd: int, target_fd: int, name: str, status: os.stat_result) -> None:
+    def _copy_file(
+        self, source_fd: int, name: str, target_fd: int, new_name: str, status: os.stat_result
+    ) -> None:
         source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source_fd)
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            target = os.open(name, flags, 0o600, dir_fd=target_fd)
+            target = os.open(new_name, flags, 0o600, dir_fd=target_fd)
         except BaseException:
             os.close(source)
             raise
@@ -273,22 +281,24 @@ def _data_segments(fd: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _copy_special(source_fd: int, target_fd: int, name: str, status: os.stat_result) -> None:
+def _copy_special(
+    source_fd: int, name: str, target_fd: int, new_name: str, status: os.stat_result
+) -> None:
     is_link = stat.S_ISLNK(status.st_mode)
     if is_link:
-        os.symlink(os.readlink(name, dir_fd=source_fd), name, dir_fd=target_fd)
+        os.symlink(os.readlink(name, dir_fd=source_fd), new_name, dir_fd=target_fd)
     else:
-        os.mknod(name, status.st_mode, status.st_rdev, dir_fd=target_fd)
-    os.chown(name, status.st_uid, status.st_gid, dir_fd=target_fd, follow_symlinks=False)
-    if not is_link:
-        os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target_fd)  # mknod applied the umask
+        os.mknod(new_name, status.st_mode, status.st_rdev, dir_fd=target_fd)
+    os.chown(new_name, status.st_uid, status.st_gid, dir_fd=target_fd, follow_symlinks=False)
+    if not is_link:  # mknod applied the umask
+        os.chmod(new_name, stat.S_IMODE(status.st_mode), dir_fd=target_fd)
     # No xattr call takes a directory and a name; through /proc the directory stays the opened one.
     source_path = f"/proc/self/fd/{source_fd}/{name}"
-    target_path = f"/proc/self/fd/{target_fd}/{name}"
+    target_path = f"/proc/self/fd/{target_fd}/{new_name}"
     names = _xattr_names(source_path, follow_symlinks=False)
     _set_xattrs(source_path, target_path, names, follow_symlinks=False)
     times = (status.st_atime_ns, status.st_mtime_ns)
-    os.utime(name, ns=times, dir_fd=target_fd, follow_symlinks=False)
+    os.utime(new_name, ns=times, dir_fd=target_fd, follow_symlinks=False)
 
 
 def copy_root_metadata(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

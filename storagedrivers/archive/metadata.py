@@ -81,16 +81,12 @@ def wanted_xattrs(entry: Entry, warnings: Warnings) -> Mapping[bytes, bytes] | N
 
 def set_file_metadata(fd: int, entry: Entry, warnings: Warnings) -> None:
     """Give the new file *fd* what *entry* says."""
-    if entry.uid or entry.gid or not _IS_ROOT:
-        os.fchown(fd, entry.uid, entry.gid)
+    os.fchown(fd, entry.uid, entry.gid)  # also 0:0: a setgid directory passes its group on
     if entry.xattrs:
         _set_around_mode(fd, entry, wanted_xattrs(entry, warnings), warnings)
     else:
         os.fchmod(fd, entry.mode)
     os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-
-
-_IS_ROOT = os.geteuid() == 0
 
 
 def _set_around_mode(

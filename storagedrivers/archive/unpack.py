@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import BinaryIO
 
 from storagedrivers.archive.header import Entry
@@ -144,6 +145,8 @@ class _Target:
         self._target_fd = target_fd
         self._format = whiteouts
         self._root = read_metadata(target_fd)
+        with suppress(OSError):  # its children would inherit it; it comes back at the end
+            os.removexattr(target_fd, "system.posix_acl_default")
         self._staging = b""
         self.top = target_fd
         if whiteouts is None and self.lower:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from zlib import adler32
 
 from storagedrivers.errors import MalformedDiffError
@@ -20,7 +21,6 @@ EXTENSIONS = b"xgLK"
 
 XATTR_PREFIX = b"SCHILY.xattr."
 
-_PAX_RECORD = re.compile(rb"([1-9][0-9]{0,9}) ")
 _DECIMAL = re.compile(rb"-?[0-9]{1,20}")
 _TIME = re.compile(rb"(-?)([0-9]{1,20})(?:\.([0-9]*))?")
 _ENDS = b"\0 "
@@ -138,6 +138,7 @@ def check_checksum(block: bytes) -> None:
         )
 
 
+@lru_cache(maxsize=4096)  # modes, owners and times of one tar are few
 def number(field: bytes) -> int:
     """A numeric field: octal digits, or base 256 where the first bit says so.
 
@@ -169,12 +170,11 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
     parts: list[bytes] = []
     at = 0
     while at < len(data):
-        match = _PAX_RECORD.match(data, at)
-        end = at + int(match[1]) if match else 0
-        key, equals, value = data[match.end() : end - 1].partition(b"=") if match else (b"",) * 3
-        if not (
-            match and match.end() < end <= len(data) and data[end - 1] == 0x0A and equals and key
-        ):
+        space = data.find(b" ", at, at + 11)
+        digits = data[at:space] if space > at else b""
+        end = at + int(digits) if digits.isdigit() else 0
+        key, equals, value = data[space + 1 : end - 1].partition(b"=")
+        if not (key and equals and at < space < end <= len(data) and data[end - 1] == 0x0A):
             raise MalformedDiffError(
                 f"PAX record at byte {at} is malformed: {data[at : at + 40]!r}"
             )

@@ -20,8 +20,8 @@ import os
 import struct
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
-from typing import Any, BinaryIO
+from contextlib import suppress
+from typing import BinaryIO
 
 from storagedrivers.archive.compression import zstd_module
 from storagedrivers.errors import CorruptStoreError
@@ -30,6 +30,7 @@ from storagedrivers.linux import tree
 _VERSION = 1
 _LEVEL = 3
 _BUFFER = 1 << 20  # bytes
+_U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _MAX_RECORD = 64 << 20  # bytes; a longer one is no record
 
 Write = Callable[[bytes | memoryview], object]
@@ -131,25 +132,23 @@ def reassemble(kept: str, tree_fd: int, write: Write) -> None:
         OSError: something cannot be read.
     """
     output = _Output(write)
-    with ExitStack() as stack:
-        replaced = _replaced(kept + PAYLOAD_SUFFIX)
-        for record in kept_records(kept):
-            if isinstance(record, (bytes, memoryview)):
-                output.put(record)
-                continue
-            path, parts = record
-            if replaced.get(path):
-                name, offset = replaced[path].popleft()
-                fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-            else:
-                offset = 0
-                fd = _open_payload(tree_fd, path)
-            try:
-                for start, length in parts:
-                    output.copy(fd, offset + start, length, path)
-            finally:
-                os.close(fd)
-        stack.close()
+    replaced = _replaced(kept + PAYLOAD_SUFFIX)
+    for record in kept_records(kept):
+        if isinstance(record, (bytes, memoryview)):
+            output.put(record)
+            continue
+        path, parts = record
+        if replaced.get(path):
+            name, offset = replaced[path].popleft()
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        else:
+            offset = 0
+            fd = _open_payload(tree_fd, path)
+        try:
+            for start, length in parts:
+                output.copy(fd, offset + start, length, path)
+        finally:
+            os.close(fd)
     output.flush()
 
 
@@ -159,23 +158,10 @@ def kept_records(kept: str) -> Iterator[bytes | tuple[bytes, list[tuple[int, int
     Raises:
         CorruptStoreError: the file is missing or damaged.
     """
-    zstd = zstd_module()
     try:
-        with zstd.open(kept, "rb") as file:
-            version = _exactly(file, 9)
-            if version != b"V" + struct.pack("<Q", _VERSION):
-                raise ValueError(f"its version is {version!r}")
-            while (kind := _exactly(file, 1)) != b"E":
-                if kind == b"L":
-                    (size,) = struct.unpack("<Q", _exactly(file, 8))
-                    yield _exactly(file, size)
-                elif kind == b"P":
-                    yield _payload_record(file)
-                else:
-                    raise ValueError(f"a record is of kind {kind!r}")
-            if file.read(1):
-                raise ValueError("it goes on behind its end")
-    except (zstd.ZstdError, EOFError, ValueError, FileNotFoundError) as error:
+        with open(kept, "rb", buffering=0) as file:
+            yield from _Records(file).all()
+    except (zstd_module().ZstdError, EOFError, ValueError, FileNotFoundError) as error:
         raise CorruptStoreError(
             f"the tar headers kept in {kept} are damaged: {error}",
             resolution="the layer itself can still be used; to export it as it came in, add it"
@@ -183,24 +169,65 @@ def kept_records(kept: str) -> Iterator[bytes | tuple[bytes, list[tuple[int, int
         ) from error
 
 
-def _payload_record(file: Any) -> tuple[bytes, list[tuple[int, int]]]:
-    (size,) = struct.unpack("<I", _exactly(file, 4))
-    path = _exactly(file, size)
-    (count,) = struct.unpack("<I", _exactly(file, 4))
-    numbers = struct.unpack(f"<{2 * count}Q", _exactly(file, 16 * count))
-    return path, list(zip(numbers[::2], numbers[1::2], strict=True))
+class _Records:
+    """Cuts a kept file into records."""
 
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._decompressor = zstd_module().ZstdDecompressor()
+        self._data = b""
+        self._at = 0
 
-def _exactly(file: Any, size: int) -> bytes:
-    if size > _MAX_RECORD:
-        raise ValueError(f"a record of {size} bytes")
-    data: bytes = file.read(size)
-    while len(data) < size:
-        more = file.read(size - len(data))
-        if not more:
-            raise EOFError("it breaks off")
-        data += more
-    return data
+    def all(self) -> Iterator[bytes | tuple[bytes, list[tuple[int, int]]]]:
+        version = self._take(9)
+        if version != b"V" + struct.pack("<Q", _VERSION):
+            raise ValueError(f"its version is {version!r}")
+        while (kind := self._take(1)) != b"E":
+            if kind == b"L":
+                (size,) = _U64.unpack(self._take(8))
+                yield self._take(size)
+            elif kind == b"P":
+                yield self._payload()
+            else:
+                raise ValueError(f"a record is of kind {kind!r}")
+        if self._at < len(self._data) or not self._decompressor.eof or self._more_of_file():
+            raise ValueError("it does not end where it should")
+
+    def _payload(self) -> tuple[bytes, list[tuple[int, int]]]:
+        (size,) = _U32.unpack(self._take(4))
+        path = self._take(size)
+        (count,) = _U32.unpack(self._take(4))
+        numbers = struct.unpack(f"<{2 * count}Q", self._take(16 * count))
+        return path, list(zip(numbers[::2], numbers[1::2], strict=True))
+
+    def _take(self, size: int) -> bytes:
+        at = self._at
+        data = self._data[at : at + size]
+        self._at = at + len(data)
+        if len(data) == size:
+            return data
+        if size > _MAX_RECORD:
+            raise ValueError(f"a record of {size} bytes")
+        pieces = [data]
+        missing = size - len(data)
+        while missing:
+            self._data = self._next_piece()
+            self._at = min(missing, len(self._data))
+            pieces.append(self._data[: self._at])
+            missing -= self._at
+        return b"".join(pieces)
+
+    def _next_piece(self) -> bytes:
+        while not self._decompressor.eof:
+            data = self._file.read(_BUFFER) if self._decompressor.needs_input else b""
+            if not data and self._decompressor.needs_input:
+                break
+            if piece := self._decompressor.decompress(data, _BUFFER):
+                return bytes(piece)
+        raise EOFError("it breaks off")
+
+    def _more_of_file(self) -> bool:
+        return bool(self._decompressor.unused_data or self._file.read(1))
 
 
 def _replaced(path: str) -> dict[bytes, deque[tuple[str, int]]]:

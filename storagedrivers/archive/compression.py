@@ -59,9 +59,11 @@ class Decompressor:
                 piece = self._member.decompress(data, _MAX_OUTPUT)
             except self._error as error:
                 raise MalformedDiffError(f"the {self._name} stream is damaged: {error}") from error
-            data = b""
             if piece:
                 yield piece
+            elif not (data or self._member.eof):
+                return  # it wants more, whatever it says
+            data = b""
             if self._member.eof:
                 data = self._member.unused_data
                 self._member = None

@@ -124,10 +124,12 @@ def check_checksum(block: bytes) -> None:
         expected = number(block[148:156])
     except ValueError:
         expected = -1
-    # adler32's low half is 1 + the sum of the bytes, modulo 65521: ten times faster than sum().
-    # A sum is below 130,561, so what passes here wrongly is off by exactly 65,521.
     filled = block[:148] + b"        " + block[156:]
-    if adler32(filled) & 0xFFFF == (expected + 1) % 65521 and expected >= 0:
+    # adler32's low half is 1 + the sum of the bytes, modulo 65521, which 256 bytes do not reach:
+    # five times faster than sum().
+    half = BLOCK // 2
+    total = (adler32(filled[:half]) & 0xFFFF) + (adler32(filled[half:]) & 0xFFFF) - 2
+    if total == expected:
         return
     signed = sum(byte - 256 if byte > 127 else byte for byte in filled)  # old tars of some systems
     if signed != expected:

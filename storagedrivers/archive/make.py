@@ -33,7 +33,12 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_MAJOR, _MAX_MINOR = (1 << 12) - 1, (1 << 20) - 1  # of mknod(2) on Linux
 _REGULAR = b"07\0S"
 _IGNORED = b"V"  # a volume's label
-_ENTRYS_FAULT = (errno.EINVAL, errno.ENAMETOOLONG, errno.EOVERFLOW, errno.ERANGE, errno.EMLINK)
+_ENTRYS_FAULT = frozenset(
+    (
+        *(errno.EINVAL, errno.ENAMETOOLONG, errno.EOVERFLOW),
+        *(errno.ERANGE, errno.EMLINK, errno.EFBIG),
+    )
+)
 
 
 class LayerMaker:
@@ -115,6 +120,8 @@ class LayerMaker:
         if base.startswith(_WHITEOUT):
             self._note_whiteout(entry.name, base)
             return
+        if _WHITEOUT in entry.name and self._is_aufs_own(entry.name):
+            return
         if kind in _REGULAR and not (kind == b"\0" and entry.name.endswith(b"/")):
             self._make_file(entry)
         elif kind in (b"5", b"D", b"\0"):
@@ -125,6 +132,16 @@ class LayerMaker:
             self._make_special(entry)
         elif kind not in _IGNORED:
             raise MalformedDiffError(f"its type {repr(kind)[1:]} is unknown", entry=entry.name)
+
+    @staticmethod
+    def _is_aufs_own(name: bytes) -> bool:
+        """Whether an entry lies in a directory of aufs's own, which means nothing elsewhere."""
+        parts = components(name)
+        if any(part.startswith(_META) for part in parts):
+            return True
+        if any(part.startswith(_WHITEOUT) for part in parts):
+            raise UnsafeEntryError("it lies in a directory with a whiteout's name")
+        return False
 
     # Files
 

@@ -17,7 +17,7 @@ from storagedrivers.errors import MalformedDiffError
 _DROPPED = (b"trusted.overlay.", b"user.overlay.")
 _LATE = (b"system.posix_acl_", b"security.capability")
 _LOST = (errno.EPERM, errno.EOPNOTSUPP, errno.EACCES)
-_SMALLEST_LIMIT = 1024  # bytes; no filesystem takes less in all attributes of a file
+_MOST_OF_XATTRS = 1 << 20  # bytes; no filesystem takes more in all attributes of a file
 _MAX_WARNINGS = 100
 _MAX_ID = 2**32 - 2  # 2^32 - 1 is chown(2)'s "leave it"
 
@@ -127,13 +127,18 @@ def _set_xattr(path: int | bytes, name: bytes, entry: Entry, warnings: Warnings)
             warnings.add(entry, f"the attribute {shown} was lost: {error.strerror}")
             return
         # A full disk says ENOSPC too; that is for the caller, who may make room.
-        if error.errno == errno.ENOSPC and len(value) < _SMALLEST_LIMIT:
+        if error.errno == errno.ENOSPC and not _has_room(path):
             raise
         raise MalformedDiffError(
             f"its attribute {shown} of {len(value)} bytes cannot be set on this filesystem:"
             f" {error.strerror}",
             entry=entry.name,
         ) from error
+
+
+def _has_room(path: int | bytes) -> bool:
+    space = os.statvfs(path if isinstance(path, int) else os.path.dirname(path))
+    return space.f_bavail * space.f_frsize > _MOST_OF_XATTRS
 
 
 def set_directory_metadata(fd: int, wanted: Metadata, entry: Entry, warnings: Warnings) -> None:

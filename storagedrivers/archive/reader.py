@@ -29,6 +29,7 @@ _MAX_EXTENSION = 4 << 20  # bytes of a PAX header or a long name: xattrs may tak
 _MAX_GLOBAL = 1 << 20  # bytes of all global PAX records
 _ZEROS = bytes(BLOCK)
 _NO_PAYLOAD = b"123456"  # links, devices, directories, fifos: their size means nothing
+_MAX_SPARSE_BLOCKS = MAX_SPARSE_PARTS // 21  # as many parts are in one
 _OLD_SPARSE_PART = 24  # bytes: an offset and a length
 _TRUNCATED = "get it again, it is incomplete"
 
@@ -151,6 +152,8 @@ class Reader:
         return block
 
     def _expect_payload(self, entry: Entry) -> None:
+        if entry.size >> 63:
+            raise MalformedDiffError(f"its size is {entry.size}", entry=entry.name)
         self._left = 0 if entry.type in _NO_PAYLOAD else entry.size
         self._padding = -self._left % BLOCK
 
@@ -190,7 +193,7 @@ class Reader:
         table, more = block[386:482], block[482]
         try:
             real_size = number(block[483:495])
-            while True:
+            for _ in range(_MAX_SPARSE_BLOCKS):
                 for at in range(0, len(table) - _OLD_SPARSE_PART + 1, _OLD_SPARSE_PART):
                     if not table[at]:  # an unused place
                         break
@@ -198,10 +201,10 @@ class Reader:
                     numbers.append(number(table[at + 12 : at + 24]))
                 if not more:
                     break
-                if len(numbers) > 2 * MAX_SPARSE_PARTS:
-                    raise MalformedDiffError("its sparse map is too long", entry=entry.name)
                 table = self._take(BLOCK)
                 table, more = table[:504], table[504]
+            else:
+                raise MalformedDiffError("its sparse map is too long", entry=entry.name)
         except ValueError as error:
             raise MalformedDiffError(f"its sparse map: {error}", entry=entry.name) from error
         set_sparse(entry, numbers, real_size)

@@ -199,9 +199,7 @@ def apply_pax(entry: Entry, records: dict[bytes, bytes]) -> None:
         MalformedDiffError: a value that cannot be.
     """
     for key, value in records.items():
-        if key == b"mtime":
-            entry.mtime_ns = _time(entry, value)
-        elif key.startswith(XATTR_PREFIX):
+        if key.startswith(XATTR_PREFIX):
             name = key[len(XATTR_PREFIX) :]
             if not name or b"\0" in name:
                 raise MalformedDiffError("an extended attribute has no name", entry=entry.name)
@@ -209,7 +207,9 @@ def apply_pax(entry: Entry, records: dict[bytes, bytes]) -> None:
                 entry.xattrs = {}
             entry.xattrs[name] = value
         elif not value:
-            continue  # an empty value takes a record back
+            continue  # an empty value takes a global record back
+        elif key == b"mtime":
+            entry.mtime_ns = _time(entry, value)
         elif key == b"path":
             entry.name = _without_nul(entry, value)
         elif key == b"linkpath":

@@ -89,14 +89,12 @@ class Reader:
                 entry.name = name
             if link is not None:
                 entry.link = link
-            if self._global:
-                apply_pax(entry, self._global)
-            if local:
-                apply_pax(entry, local)
+            if local or self._global:
+                apply_pax(entry, {**self._global, **local} if self._global else local)
             self._expect_payload(entry)
             if kind == b"S":
                 self._read_old_sparse(entry, block)
-            elif b"GNU.sparse.major" in local or b"GNU.sparse.map" in local:
+            elif b"GNU.sparse.major" in local or b"GNU.sparse.size" in local:
                 self._read_pax_sparse(entry, local)
             local = {}
             name = link = None
@@ -214,7 +212,7 @@ class Reader:
             entry.name = records[b"GNU.sparse.name"]
         size = records.get(b"GNU.sparse.realsize", records.get(b"GNU.sparse.size", b""))
         if b"GNU.sparse.major" not in records:  # formats 0.0 and 0.1
-            fields = records[b"GNU.sparse.map"].split(b",")
+            fields = records.get(b"GNU.sparse.map", b"").split(b",")
             if len(fields) > 2 * MAX_SPARSE_PARTS:
                 raise MalformedDiffError("its sparse map is too long", entry=entry.name)
             numbers = [decimal(entry, field) for field in fields] if fields != [b""] else []

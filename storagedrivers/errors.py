@@ -42,6 +42,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 
+_LONGEST_SHOWN = 300  # bytes of an entry's name in a sentence
+
+
 class StorageDriversError(Exception):
     """Base of all errors of this package.
 
@@ -178,11 +181,17 @@ class DiffError(StorageDriversError):
         details: str | None = None,
         resolution: str | None = None,
     ) -> None:
-        name = None if entry is None else repr(entry)[1:]  # bytes: without the b of b'…'
-        super().__init__(
-            brief if name is None else f"{name}: {brief}", details=details, resolution=resolution
-        )
+        if entry is not None:
+            brief = f"{_shown(entry)}: {brief}"
+        super().__init__(brief, details=details, resolution=resolution)
         self.entry = entry
+
+
+def _shown(entry: bytes) -> str:
+    """A name of any bytes and any length, for a sentence."""
+    if len(entry) > _LONGEST_SHOWN:
+        entry = entry[: _LONGEST_SHOWN // 2] + b"..." + entry[-_LONGEST_SHOWN // 2 :]
+    return repr(entry)[1:]  # without the b of b'…'
 
 
 class MalformedDiffError(DiffError):
@@ -200,11 +209,16 @@ class DiffLimitError(DiffError):
 class DigestMismatchError(DiffError):
     """The bytes do not have the digest that was expected."""
 
-    def __init__(self, what: str, *, expected: str, found: str) -> None:
-        super().__init__(
-            f"{what} is {found}, and {expected} was expected",
-            resolution="get it again: it was damaged or exchanged on its way",
-        )
+    def __init__(
+        self,
+        brief: str,
+        *,
+        expected: str = "",
+        found: str = "",
+        details: str | None = None,
+        resolution: str | None = "get it again: it was damaged or exchanged on its way",
+    ) -> None:
+        super().__init__(brief, details=details, resolution=resolution)
         self.expected = expected
         self.found = found
 
@@ -255,8 +269,15 @@ class CorruptStoreError(StoreError):
 class LockTimeoutError(StoreError):
     """Another process works on the same thing for longer than the caller waits."""
 
-    def __init__(self, brief: str, *, holder: int | None, resolution: str | None = None) -> None:
-        super().__init__(brief, resolution=resolution)
+    def __init__(
+        self,
+        brief: str,
+        *,
+        holder: int | None = None,
+        details: str | None = None,
+        resolution: str | None = None,
+    ) -> None:
+        super().__init__(brief, details=details, resolution=resolution)
         self.holder = holder
 
 

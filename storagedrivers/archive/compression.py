@@ -7,6 +7,7 @@ costs time and no memory.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -107,8 +108,8 @@ def _library(compression: str) -> tuple[Callable[[], Any], tuple[type[Exception]
 
 def zstd_module() -> Any:
     """The zstd library: Python 3.14's own, or its backport."""
-    try:
-        from compression import zstd  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
         from backports import zstd
     return zstd

@@ -44,7 +44,12 @@ class KeptWriter:
     def __init__(self, path: str) -> None:
         self._path = path
         self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by close()
-        self._compressor = zstd_module().ZstdCompressor(level=_LEVEL)
+        zstd = zstd_module()
+        option = zstd.CompressionParameter
+        # With a checksum, or a damaged file could pass for another tar.
+        self._compressor = zstd.ZstdCompressor(
+            options={option.compression_level: _LEVEL, option.checksum_flag: 1}
+        )
         self._literals: list[bytes] = []
         self._literal_size = 0
         self._records: list[bytes] = [b"V" + struct.pack("<Q", _VERSION)]

@@ -29,7 +29,6 @@ from storagedrivers.linux import copy, namespace, syscalls, tree
 _WHITEOUT = b".wh."
 _META = b".wh..wh."
 _OPAQUE = b".wh..wh..opq"
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_MAJOR, _MAX_MINOR = (1 << 12) - 1, (1 << 20) - 1  # of mknod(2) on Linux
 _REGULAR = b"07\0S"
 _IGNORED = b"V"  # a volume's label
@@ -69,8 +68,10 @@ class LayerMaker:
         )
         self._places = Places(top, lower, make=self._make_implied, discard=self._discard)
         self._top = top
+        self._new_file = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._without_payload: set[bytes] = set()  # files whose bytes came with another name
-        self._borrowed: dict[bytes, tuple[int, list[bytes]]] = {}  # by the lower's name
+        self._borrowed: dict[bytes, int] = {}  # inodes of copies, by the lower's name
+        self._copies: dict[int, list[bytes]] = {}  # the names in the layer of each copy
         self._entry = Entry()
         self.deletions = Deletions(self._places, lower)
         self.directories: dict[bytes, Metadata] = {}
@@ -149,10 +150,10 @@ class LayerMaker:
         check_ids(entry)
         parent, directory, name = self._place(entry)
         try:
-            fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
+            fd = os.open(name, self._new_file, 0o600, dir_fd=parent)
         except FileExistsError:
             parent = self._clear(entry, directory, name)
-            fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
+            fd = os.open(name, self._new_file, 0o600, dir_fd=parent)
         try:
             if entry.size:
                 if self._kept is not None:
@@ -258,23 +259,21 @@ class LayerMaker:
             try:
                 self._places.forget()
                 with tree.opened_directory(os.fsdecode(name), dir_fd=parent) as fd:
-                    self._keep_payloads_below(fd, path)
+                    self._forget_below(fd, path)
                 tree.remove_tree(parent, os.fsdecode(name))
             finally:
                 os.close(parent)
-            prefix = path + b"/"
-            for one in [one for one in self.directories if one == path or one.startswith(prefix)]:
-                del self.directories[one]
             return
         if stat.S_ISLNK(status.st_mode):
             self._places.forget_symlinks()
         self._keep_payload(parent, name, path, status)
         os.unlink(name, dir_fd=parent)
 
-    def _keep_payloads_below(self, top: int, path: bytes) -> None:
+    def _forget_below(self, top: int, path: bytes) -> None:
         pending = [b""]
         while pending:
             directory = pending.pop()
+            self.directories.pop(join(path, directory) if directory else path, None)
             with tree.opened_below(top, os.fsdecode(directory)) as fd:
                 for name in map(os.fsencode, os.listdir(fd)):
                     status = os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -327,9 +326,8 @@ class LayerMaker:
             self._clear(entry, directory, name)
         if own is not None:
             self._link(entry, target, path)
-            for inode, names in self._borrowed.values():
-                if inode == own.st_ino:
-                    names.append(path)
+            if own.st_ino in self._copies:
+                self._copies[own.st_ino].append(path)
         else:
             self._borrow(target, path)
         self._without_payload.add(path)
@@ -348,8 +346,8 @@ class LayerMaker:
 
     def _borrowed_name(self, target: bytes) -> tuple[bytes, os.stat_result] | None:
         """A name that a copy of the lower's file *target* has in the layer."""
-        inode, names = self._borrowed.get(target, (0, []))
-        for name in names:
+        inode = self._borrowed.get(target, 0)
+        for name in self._copies.get(inode, ()):
             status = self._places.status(name)
             if status is not None and status.st_ino == inode:
                 return name, status
@@ -371,7 +369,8 @@ class LayerMaker:
         finally:
             os.close(lower)
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        self._borrowed[target] = (status.st_ino, [path])
+        self._borrowed[target] = status.st_ino
+        self._copies[status.st_ino] = [path]
         self.inodes += 1
         if stat.S_ISREG(status.st_mode):
             self.size += status.st_size

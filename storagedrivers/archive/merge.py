@@ -52,7 +52,11 @@ class Deletions:
         return status is not None and stat.S_ISDIR(status.st_mode)
 
     def hides(self, path: bytes) -> bool:
-        """Whether the lower's *path* is deleted, by itself or with a directory above it."""
+        """Whether the lower's *path* does not show: it is deleted, by itself or with a directory
+        above it, or an entry stands in its way.
+        """
+        if not self._places.is_reachable(path):
+            return True
         above = [b"", *_above(path)]
         return path in self._names or any(
             one in self._opaque or one in self._names for one in above
@@ -68,19 +72,12 @@ class Deletions:
             self._names.update(self._lower.names(b""))
             self._opaque.discard(b"")
         for path in sorted(self._names | self._opaque):
-            if not any(above in done for above in _above(path)) and self._is_reachable(path):
+            hidden = any(above in done for above in _above(path))
+            if not hidden and self._places.is_reachable(path):
                 opaque = self._becomes_opaque(path)
                 if opaque is not None:
                     done.add(path)
                     yield path, opaque
-
-    def _is_reachable(self, path: bytes) -> bool:
-        """Whether no entry of the layer stands in the way: then it hides all of that already."""
-        for above in _above(path):
-            status = self._places.status(above)
-            if status is not None and not stat.S_ISDIR(status.st_mode):
-                return False
-        return True
 
     def _becomes_opaque(self, path: bytes) -> bool | None:
         """Whether *path* is an opaque directory, or gone; None where an entry hides it anyway."""

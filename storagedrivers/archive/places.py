@@ -15,10 +15,9 @@ from storagedrivers.archive.metadata import Metadata, read_metadata
 from storagedrivers.errors import MalformedDiffError, UnsafeEntryError
 from storagedrivers.linux import tree
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORIES = 64
 _MAX_LINKS = 40  # symlinks in one path, as the kernel has it
-_MAX_COMPONENTS = 100_000
+_MAX_COMPONENTS = 8192  # far above what trees have; what is done with a path grows with it
 
 DISTRUST = "do not trust where it comes from"
 
@@ -32,7 +31,17 @@ def components(name: bytes) -> list[bytes]:
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
         raise UnsafeEntryError("its path has '..' in it", resolution=DISTRUST)
+    if len(parts) > _MAX_COMPONENTS:
+        raise MalformedDiffError(
+            f"its path has {len(parts)} names in it, and {_MAX_COMPONENTS} are let in"
+        )
     return parts
+
+
+def open_directory(name: bytes, dir_fd: int) -> int:
+    """Open the directory *name* in *dir_fd*, and no symlink to one."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(name, flags, dir_fd=dir_fd)
 
 
 def join(directory: bytes, name: bytes) -> bytes:
@@ -44,14 +53,14 @@ class Lower:
     """The merged view of the layers below; every path is looked up without following symlinks."""
 
     def __init__(self, fd: int | None) -> None:
-        self._fd = fd
+        self.fd = fd
 
     def __bool__(self) -> bool:
-        return self._fd is not None
+        return self.fd is not None
 
     def status(self, path: bytes) -> os.stat_result | None:
         """Of *path*; None where there is nothing, or only through a symlink."""
-        if self._fd is None:
+        if self.fd is None:
             return None
         directory, _, name = path.rpartition(b"/")
         fd = self.open_directory(directory)
@@ -68,10 +77,10 @@ class Lower:
 
     def open_directory(self, path: bytes) -> int | None:
         """The directory *path*, for the caller to close; None where there is none."""
-        if self._fd is None:
+        if self.fd is None:
             return None
         try:
-            return tree.open_below(self._fd, os.fsdecode(path))
+            return tree.open_below(self.fd, os.fsdecode(path))
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
                 return None
@@ -165,22 +174,22 @@ class Places:
 
     def directory(self, parts: list[bytes]) -> tuple[int, bytes]:
         """The directory that *parts* lead to, made where it is missing; and its real path."""
-        if len(parts) > _MAX_COMPONENTS:
-            raise MalformedDiffError(f"its path has {len(parts)} names in it")
         pending = parts[::-1]
         fd, path, links = self._top, b"", 0
         while pending:
             name = pending.pop()
             if name == b"..":  # of a symlink
-                path = self._up(path)
+                if not path:
+                    raise _leads_out()
+                path = path.rpartition(b"/")[0]
                 fd = self._reopen(path)
                 continue
             child = join(path, name)
             found = self._enter(fd, name, child)
             if isinstance(found, bytes):
                 links += 1
-                path, more = self._follow(path, found, links)
-                pending += more
+                pending += _followed(found, links)
+                path = b"" if found.startswith(b"/") else path
                 fd = self._reopen(path)
             else:
                 fd, path = found, child
@@ -192,7 +201,7 @@ class Places:
         if found is None:
             for _ in range(3):
                 try:
-                    found = os.open(name, _DIRECTORY, dir_fd=fd)
+                    found = open_directory(name, fd)
                     break
                 except FileNotFoundError:
                     self._make(fd, name, child)
@@ -204,7 +213,7 @@ class Places:
                     try:
                         self._discard(fd, name, child)
                         self._make(fd, name, child)
-                        found = os.open(name, _DIRECTORY, dir_fd=fd)
+                        found = open_directory(name, fd)
                     finally:
                         os.close(fd)
                     break
@@ -213,22 +222,6 @@ class Places:
                 os.close(self._open.pop(next(iter(self._open))))
         self._open[child] = found  # now the youngest
         return found
-
-    @staticmethod
-    def _follow(path: bytes, target: bytes, links: int) -> tuple[bytes, list[bytes]]:
-        """Where to go on behind a symlink in *path*: the directory, and the names still to walk."""
-        if links > _MAX_LINKS:
-            raise UnsafeEntryError(f"its path goes through more than {_MAX_LINKS} symlinks")
-        parts = [part for part in target.split(b"/") if part not in (b"", b".")]
-        return (b"" if target.startswith(b"/") else path), parts[::-1]
-
-    @staticmethod
-    def _up(path: bytes) -> bytes:
-        if not path:
-            raise UnsafeEntryError(
-                "its path goes through a symlink that leads out of the layer", resolution=DISTRUST
-            )
-        return path.rpartition(b"/")[0]
 
     def _reopen(self, path: bytes) -> int:
         """A directory that is known to be there."""
@@ -260,41 +253,132 @@ class Places:
         The last name is not followed. None where the way there does not exist.
         """
         pending = parts[::-1]
-        path, links = b"", 0
-        while pending:
-            name = pending.pop()
-            if name == b"..":
-                path = self._up(path)
-                continue
-            child = join(path, name)
-            status = self.status(child)
-            own = status is not None
-            if status is None:
-                status = self._lower.status(child)
-            if not pending:
-                return child
-            if status is None:
-                return None
-            if stat.S_ISLNK(status.st_mode):
-                if not (own or through_lower_symlinks):
+        path: list[bytes] = []
+        links = 0
+        with self._cursor() as own, Cursor(self._lower.fd) as lower:
+            while pending:
+                name = pending.pop()
+                if name == b"..":
+                    if not path:
+                        raise _leads_out()
+                    path.pop()
+                    own.up()
+                    lower.up()
+                    continue
+                status = own.status(name)
+                cursor = own if status is not None else lower
+                status = status or lower.status(name)
+                if not pending:
+                    return b"/".join([*path, name])
+                if status is not None and stat.S_ISLNK(status.st_mode):
+                    if cursor is lower and not through_lower_symlinks:
+                        return None
+                    links += 1
+                    target = cursor.readlink(name)
+                    pending += _followed(target, links)
+                    if target.startswith(b"/"):
+                        path.clear()
+                        own.reset()
+                        lower.reset()
+                elif status is not None and stat.S_ISDIR(status.st_mode):
+                    path.append(name)
+                    own.down(name)
+                    lower.down(name)
+                else:
                     return None
-                links += 1
-                path, more = self._follow(path, self._link(child, own=own), links)
-                pending += more
-            elif stat.S_ISDIR(status.st_mode):
-                path = child
-            else:
-                return None
-        return path
+        return b"/".join(path)
 
-    def _link(self, path: bytes, *, own: bool) -> bytes:
-        directory, _, name = path.rpartition(b"/")
-        if own:
-            with tree.opened_below(self._top, os.fsdecode(directory)) as fd:
-                return os.readlink(name, dir_fd=fd)
-        lower = self._lower.open_directory(directory)
-        assert lower is not None
+    def _cursor(self) -> Cursor:
+        """At the root of what the layer itself has."""
+        return Cursor(self._top)
+
+    def is_reachable(self, path: bytes) -> bool:
+        """Whether the layer itself has nothing but directories above *path*, as far as it has
+        anything.
+        """
+        with self._cursor() as own:
+            for name in path.split(b"/")[:-1]:
+                status = own.status(name)
+                if status is None:
+                    return True
+                if not stat.S_ISDIR(status.st_mode):
+                    return False
+                own.down(name)
+        return True
+
+
+class Cursor:
+    """A place on a way through a tree that may lack the end of it.
+
+    Args:
+        top: the tree's root directory, open, or None for a tree that has nothing.
+    """
+
+    def __init__(self, top: int | None) -> None:
+        self._top = top
+        self._fd = -1
+        self._missing = 0  # levels below the last one that is there
+        self.reset()
+
+    def __enter__(self) -> Cursor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._move(-1)
+
+    def reset(self) -> None:
+        """Back to the root."""
+        self._missing = 1 if self._top is None else 0
+        self._move(-1 if self._top is None else tree.open_below(self._top, ""))
+
+    def status(self, name: bytes) -> os.stat_result | None:
+        """Of *name* here; None where there is none."""
+        if self._missing:
+            return None
         try:
-            return os.readlink(name, dir_fd=lower)
-        finally:
-            os.close(lower)
+            return os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+                return None
+            raise
+
+    def readlink(self, name: bytes) -> bytes:
+        """The target of the symlink *name*."""
+        return os.readlink(name, dir_fd=self._fd)
+
+    def down(self, name: bytes) -> None:
+        """Go into *name*, whether it is there or not."""
+        if self._missing:
+            self._missing += 1
+            return
+        try:
+            self._move(open_directory(name, self._fd))
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+                raise
+            self._missing = 1
+
+    def up(self) -> None:
+        """Go back to the directory above."""
+        if self._missing:
+            self._missing -= 1
+        else:
+            self._move(open_directory(b"..", self._fd))
+
+    def _move(self, fd: int) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = fd
+
+
+def _followed(target: bytes, links: int) -> list[bytes]:
+    """The names in the target of a symlink, the first one last."""
+    if links > _MAX_LINKS:
+        raise UnsafeEntryError(f"its path goes through more than {_MAX_LINKS} symlinks")
+    return [part for part in target.split(b"/") if part not in (b"", b".")][::-1]
+
+
+def _leads_out() -> UnsafeEntryError:
+    return UnsafeEntryError(
+        "its path goes through a symlink that leads out of the layer", resolution=DISTRUST
+    )

@@ -15,6 +15,7 @@ from storagedrivers.archive.header import (
     BLOCK,
     EXTENSIONS,
     MAX_SPARSE_PARTS,
+    XATTR_PREFIX,
     Entry,
     apply_pax,
     decimal,
@@ -27,6 +28,7 @@ from storagedrivers.errors import DiffError, DiffLimitError, MalformedDiffError
 
 _MAX_EXTENSION = 4 << 20  # bytes of a PAX header or a long name: xattrs may take 64 KiB each
 _MAX_GLOBAL = 1 << 20  # bytes of all global PAX records
+_MEANT = (b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", XATTR_PREFIX)
 _ZEROS = bytes(BLOCK)
 _NO_PAYLOAD = b"123456"  # links, devices, directories, fifos: their size means nothing
 _MAX_SPARSE_BLOCKS = MAX_SPARSE_PARTS // 21  # as many parts are in one
@@ -180,7 +182,7 @@ class Reader:
             raise type(error)(error.brief, entry=entry.name) from error
 
     def _set_global(self, records: dict[bytes, bytes]) -> None:
-        self._global.update(records)
+        self._global.update((key, records[key]) for key in records if key.startswith(_MEANT))
         if sum(len(key) + len(value) for key, value in self._global.items()) > _MAX_GLOBAL:
             raise MalformedDiffError(f"global PAX records take more than {_MAX_GLOBAL} bytes")
 

@@ -119,7 +119,9 @@ def unpack(
 
 def _expect(what: str, expected: str | None, found: str) -> None:
     if expected is not None and expected != found:
-        raise DigestMismatchError(what, expected=expected, found=found)
+        raise DigestMismatchError(
+            f"{what} is {found}, and {expected} was expected", expected=expected, found=found
+        )
 
 
 class _Progress:
@@ -174,7 +176,13 @@ class _Target:
         elif self._format is not None and self.lower:
             write_whiteouts(self.top, self._format, deletions)
         entry = Entry()
-        for path in reversed(directories):
-            entry.name = path
-            with tree.opened_below(self._target_fd, os.fsdecode(path)) as fd:
-                set_directory_metadata(fd, directories[path], entry, warnings)
+        # From the last to the first: a mode may close a directory to its owner.
+        with tree.Walker(self._target_fd) as walker:
+            for path in sorted(directories, key=_tree_order, reverse=True):
+                entry.name = path
+                set_directory_metadata(walker.go(path), directories[path], entry, warnings)
+
+
+def _tree_order(path: bytes) -> bytes:
+    """Sorts what is in a directory right behind it."""
+    return path.replace(b"/", b"\0")

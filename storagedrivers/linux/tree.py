@@ -317,7 +317,7 @@ def open_below(top: int, path: str) -> int:
     Raises:
         OSError: ENOENT, ELOOP or ENOTDIR (a symlink), EXDEV (a mount).
     """
-    fd = os.dup(top)
+    fd = _open_self(top)
     try:
         while path:
             head, path = _split_path(path)
@@ -328,6 +328,47 @@ def open_below(top: int, path: str) -> int:
         os.close(fd)
         raise
     return fd
+
+
+class Walker:
+    """A place in a tree that moves to the next one by single steps.
+
+    For many paths in the order of a walk: each costs what lies between it and the one before, at
+    any depth, and one descriptor is open.
+    """
+
+    def __init__(self, top: int) -> None:
+        self._top = top
+        self._fd = _open_self(top)
+        self._path = b""
+
+    def __enter__(self) -> Walker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def go(self, path: bytes) -> int:
+        """Go to the directory *path*, following no symlink and crossing no mount.
+
+        Returns:
+            Its descriptor, which the next call closes.
+
+        Raises:
+            OSError: as :func:`open_below` does.
+        """
+        while self._path and path != self._path and not path.startswith(self._path + b"/"):
+            self._step(os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd))
+            self._path = self._path.rpartition(b"/")[0]
+        rest = path[len(self._path) :].strip(b"/")
+        for name in rest.split(b"/") if rest else ():
+            self._step(_open_beneath(self._fd, os.fsdecode(name)))
+            self._path = self._path + b"/" + name if self._path else name
+        return self._fd
+
+    def _step(self, fd: int) -> None:
+        os.close(self._fd)
+        self._fd = fd
 
 
 def open_file_below(top: int, path: bytes) -> int:
@@ -346,6 +387,11 @@ def open_file_below(top: int, path: bytes) -> int:
     directory, _, name = path.rpartition(b"/")
     with opened_below(top, os.fsdecode(directory)) as parent:
         return os.open(name, flags, dir_fd=parent)
+
+
+def _open_self(fd: int) -> int:
+    # Not dup(2): on btrfs a descriptor never lists what was made after it was opened (Linux 6.18).
+    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
 
 
 def _split_path(path: str) -> tuple[str, str]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from storagedrivers.policy import Policy, load_policies
     from storagedrivers.registry import Registry
     from storagedrivers.selector import Selection, prior_drivers, probe_all, select
+    from storagedrivers.storage import Storage
+    from storagedrivers.stores.layers import Layer, LayerStore
 
 __version__ = "0.1.0"
 
@@ -24,12 +26,15 @@ _HOMES = {
     "Capability": "model",
     "Changeset": "model",
     "HostFacts": "host",
+    "Layer": "stores.layers",
+    "LayerStore": "stores.layers",
     "Mount": "model",
     "Policy": "policy",
     "ProbeResult": "model",
     "Reason": "model",
     "Registry": "registry",
     "Selection": "selector",
+    "Storage": "storage",
     "StorageConfig": "config",
     "StorageDriver": "driver",
     "StorageDriversError": "errors",
@@ -45,12 +50,15 @@ __all__ = [
     "Capability",
     "Changeset",
     "HostFacts",
+    "Layer",
+    "LayerStore",
     "Mount",
     "Policy",
     "ProbeResult",
     "Reason",
     "Registry",
     "Selection",
+    "Storage",
     "StorageConfig",
     "StorageDriver",
     "StorageDriversError",

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from storagedrivers.errors import ConfigError
-from storagedrivers.toml import TomlTable
 
 KEYS = ("root", "run_root", "driver", "policy", "policy_file", "fallback", "log_level")
 
@@ -109,6 +108,8 @@ def _from_file(file: str | None, environment: Mapping[str, str]) -> dict[str, Se
         file = next((one for one in _usual_files(environment) if os.path.exists(one)), None)
         if file is None:
             return {}
+    from storagedrivers.toml import TomlTable
+
     try:
         text = Path(file).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from storagedrivers.errors import (
     AlreadyExistsError,
@@ -26,12 +26,15 @@ from storagedrivers.errors import (
     DriverUnsupportedError,
     InUseError,
     NotFoundError,
+    ReadOnlyError,
+    StorageDriversError,
 )
-from storagedrivers.host import HostFacts
 from storagedrivers.linux import copy, tree
 from storagedrivers.model import (
     Capability,
     Changeset,
+    Flaw,
+    FlawKind,
     Mount,
     ProbeResult,
     Reason,
@@ -42,9 +45,14 @@ from storagedrivers.model import (
 )
 from storagedrivers.probing import failed_trial, kernel_obstacle, try_mount
 
+if TYPE_CHECKING:
+    from storagedrivers.host import HostFacts
+
 __all__ = [
     "Capability",
     "Changeset",
+    "Flaw",
+    "FlawKind",
     "HostFacts",
     "Mount",
     "ProbeResult",
@@ -58,12 +66,21 @@ __all__ = [
     "try_mount",
 ]
 
-_TRASH = ".trash"
+TRASH = ".trash"
+"""The directory in a home for what is being removed."""
 
 
-def is_home(directory: Path) -> bool:
+def __getattr__(name: str) -> Any:
+    if name == "HostFacts":  # reading facts takes more than a driver does, and only probes need it
+        from storagedrivers.host import HostFacts
+
+        return HostFacts
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def is_home(directory: str | os.PathLike[str]) -> bool:
     """Whether *directory* is a driver's home: each has a trash."""
-    return (directory / _TRASH).is_dir()
+    return os.path.isdir(os.path.join(directory, TRASH))
 
 
 class StorageDriver(ABC):
@@ -148,6 +165,12 @@ class StorageDriver(ABC):
             InUseError: something may still write to it.
         """
 
+    def seal_new(self, layer: str, lowers: Sequence[str]) -> None:
+        """As :meth:`seal`, for a layer that no one but the caller has ever seen: it was never
+        mounted where others could look. So a driver may leave the proof out.
+        """
+        self.seal(layer, lowers)
+
     def remove(self, layer: str) -> None:
         """Remove the layer and everything of it. Idempotent: a layer that is not there is no error.
 
@@ -160,7 +183,7 @@ class StorageDriver(ABC):
                 call. What others left there and cannot be deleted is no error here.
         """
         path = os.fspath(self.layer_path(layer))
-        trash = f"{self.home}/{_TRASH}"
+        trash = f"{self.home}/{TRASH}"
         # A layer of this id may lie there already, from a removal that was killed.
         discarded = f"{trash}/{layer}.{os.urandom(6).hex()}"
         try:
@@ -202,6 +225,42 @@ class StorageDriver(ABC):
     def status(self) -> Mapping[str, str]:
         """What a person who debugs this driver wants to see of the home: names to short values."""
         return {}
+
+    def flaws(self, layer: str, *, writable: bool) -> Iterator[Flaw]:
+        """What is wrong with how the layer lies on the disk; looks at names only, and changes
+        nothing.
+
+        The default asks :meth:`mounts` whether the layer is there, and sealed or not.
+
+        Args:
+            writable: whether it should be.
+        """
+        try:
+            self.mounts(layer, (), read_only=False)
+        except NotFoundError:
+            there = self.layer_path(layer).is_dir()
+            part = "a part of " if there else ""
+            yield Flaw(FlawKind.LOST, "missing-directory", f"{part}its directory is missing")
+        except ReadOnlyError:
+            if writable:
+                message = "it is sealed on the disk, and its row says writable"
+                yield Flaw(FlawKind.SEALED, "sealed", message)
+        except StorageDriversError:
+            return  # whether it can be mounted here is no question of its files
+        else:
+            if not writable:
+                message = "it is writable on the disk, and its row says sealed"
+                yield Flaw(FlawKind.WRITABLE, "not-sealed", message)
+
+    def mend(self, layer: str) -> None:  # noqa: B027
+        """Put right what :meth:`flaws` calls small. Idempotent."""
+
+    def strays(self) -> Iterator[str]:
+        """Names in the home, relative to it, that only served a layer that is gone.
+
+        Not its directories: those are :meth:`layers`, and the trash is the framework's.
+        """
+        return iter(())
 
     # Tools for drivers
 
@@ -248,7 +307,7 @@ class StorageDriver(ABC):
                 path.mkdir(mode=0o710)
             except FileNotFoundError:
                 # The trash at once: on a full disk there would be no room for it.
-                (self.home / _TRASH).mkdir(mode=0o700, parents=True, exist_ok=True)
+                (self.home / TRASH).mkdir(mode=0o700, parents=True, exist_ok=True)
                 self.home.chmod(0o710)
                 path.mkdir(mode=0o710)
         except FileExistsError as error:

@@ -162,6 +162,36 @@ class Usage(NamedTuple):
     inodes: int
 
 
+class FlawKind(StrEnum):
+    """What can be done about a flaw."""
+
+    LOST = "lost"
+    """Nothing: content is gone."""
+
+    SMALL = "small"
+    """The driver's ``mend`` puts it right."""
+
+    SEALED = "sealed"
+    """The layer is sealed where it was to be writable."""
+
+    WRITABLE = "writable"
+    """The layer is writable where it was to be sealed."""
+
+
+class Flaw(NamedTuple):
+    """Something wrong with how a layer lies on the disk.
+
+    Attributes:
+        kind: what can be done about it.
+        code: stable, for scripts: ``missing-directory``, ``missing-link``.
+        message: a sentence, without the layer's name.
+    """
+
+    kind: FlawKind
+    code: str
+    message: str
+
+
 class Reason(StrEnum):
     """Why a driver is or is not usable; stable, for scripts."""
 

@@ -6,12 +6,15 @@ import errno
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from storagedrivers.errors import MountError
-from storagedrivers.host import HostFacts
 from storagedrivers.linux import mount, namespace
 from storagedrivers.linux.scratch import scratch_directory
 from storagedrivers.model import ProbeResult, Reason
+
+if TYPE_CHECKING:
+    from storagedrivers.host import HostFacts
 
 
 def kernel_obstacle(host: HostFacts, filesystem: str) -> ProbeResult | None:

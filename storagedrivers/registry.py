@@ -1,21 +1,19 @@
 """Finds the installed drivers: entry points of the group ``storagedrivers.drivers``, through
 stevedore.
 
-Two things of stevedore are changed here. Its cache of entry points is not used: a file planted in a
-cache directory would choose what root imports. And duplicate names are refused before anything is
-chosen, where stevedore lets the last one win.
+Duplicate names are refused before anything is chosen, where stevedore lets the last one win. A
+store that knows which driver it has need not look for all: its own drivers are in a table here too.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
-from typing import Any, NamedTuple
-
-from stevedore.extension import Extension, ExtensionManager
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from storagedrivers.driver import StorageDriver
 from storagedrivers.errors import (
@@ -26,7 +24,22 @@ from storagedrivers.errors import (
 )
 from storagedrivers.model import Reason
 
+if TYPE_CHECKING:
+    from storagedrivers.extensions import Extension
+
 GROUP = "storagedrivers.drivers"
+
+BUILT_IN = MappingProxyType(
+    {
+        "aufs": "storagedrivers.drivers.aufs:Aufs",
+        "btrfs-snapshot": "storagedrivers.drivers.btrfs_snapshot:BtrfsSnapshot",
+        "overlay2": "storagedrivers.drivers.overlay2:Overlay2",
+        "vfs-copy": "storagedrivers.drivers.vfs_copy:VfsCopy",
+    }
+)
+"""The entry points of this package, by name. Names of its own are never another's, so looking for
+plugins could not change what they mean.
+"""
 
 _OWN = "storagedrivers.drivers."
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -54,6 +67,20 @@ class Registered(NamedTuple):
         return Reason.NAME_CONFLICT if conflict else Reason.LOAD_FAILED
 
 
+def driver_class(name: str) -> type[StorageDriver]:
+    """The driver with this name or alias; one of this package is imported without looking for
+    others, which takes most of the time of a start.
+
+    Raises:
+        DriverNotFoundError, DriverLoadError: as :meth:`Registry.get` does.
+    """
+    if name not in BUILT_IN:
+        return Registry.discover().get(name)
+    module, _, attribute = BUILT_IN[name].partition(":")
+    driver: type[StorageDriver] = getattr(import_module(module), attribute)
+    return driver
+
+
 class Registry:
     """The installed drivers, by name and alias; those that failed to load are kept with their
     failure.
@@ -68,7 +95,9 @@ class Registry:
         others.
         """
         with redirect_stdout(sys.stderr):  # a plugin that prints must not spoil the answer
-            return cls(_Manager().registered())
+            from storagedrivers.extensions import load
+
+            return cls(_registered(load(GROUP)))
 
     def __iter__(self) -> Iterator[Registered]:
         return iter(self._entries)
@@ -155,48 +184,17 @@ def _conflict(entry: Registered, rival: Registered) -> DriverConflictError:
     )
 
 
-class _Manager(ExtensionManager[Any]):
-    """stevedore's manager without its cache; collects what fails instead of logging it."""
-
-    def __init__(self) -> None:
-        self._failed: list[Registered] = []
-        super().__init__(GROUP, on_load_failure_callback=self._record)
-
-    def list_entry_points(self) -> list[importlib.metadata.EntryPoint]:
-        return list(importlib.metadata.entry_points(group=GROUP))
-
-    def _load_one_plugin(
-        self, ep: importlib.metadata.EntryPoint, *args: Any
-    ) -> Extension[Any] | None:
-        try:
-            return super()._load_one_plugin(ep, *args)
-        except (KeyboardInterrupt, MemoryError):
-            raise
-        except (
-            BaseException
-        ) as error:  # stevedore lets AssertionError and SystemExit of an import through
-            raise DriverLoadError(
-                f"the plugin {ep.value} does not import: {type(error).__name__}: {error}",
-                resolution="repair or uninstall it",
-            ) from error
-
-    def _record(
-        self, manager: Any, ep: importlib.metadata.EntryPoint, error: BaseException
-    ) -> None:
-        assert isinstance(error, DriverLoadError)
-        self._failed.append(Registered(ep.name, ep.value, failure=error))
-
-    def registered(self) -> Iterator[Registered]:
-        yield from self._failed
-        for extension in self.extensions:
-            source, plugin = extension.entry_point_target, extension.plugin
-            if defect := _defect(extension.name, plugin):
-                failure = DriverLoadError(
-                    f"{source} is no driver: {defect}", resolution="repair or uninstall it"
-                )
-                yield Registered(extension.name, source, failure=failure)
-            else:
-                yield Registered(extension.name, source, driver=plugin)
+def _registered(extensions: Iterable[Extension]) -> Iterator[Registered]:
+    for name, source, plugin in extensions:
+        if isinstance(plugin, DriverLoadError):
+            yield Registered(name, source, failure=plugin)
+        elif defect := _defect(name, plugin):
+            failure = DriverLoadError(
+                f"{source} is no driver: {defect}", resolution="repair or uninstall it"
+            )
+            yield Registered(name, source, failure=failure)
+        else:
+            yield Registered(name, source, driver=plugin)
 
 
 def _defect(name: str, plugin: object) -> str | None:

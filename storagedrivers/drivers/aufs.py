@@ -23,12 +23,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from storagedrivers.driver import (
     Capability,
     Changeset,
-    HostFacts,
     Mount,
     ProbeResult,
     Reason,
@@ -47,6 +46,9 @@ from storagedrivers.errors import (
 from storagedrivers.linux import aufs, holders, mount, namespace, tree, trial
 from storagedrivers.linux.mountinfo import find_mount, read_mountinfo
 from storagedrivers.linux.scratch import scratch_directory
+
+if TYPE_CHECKING:
+    from storagedrivers.driver import HostFacts
 
 OWN_NAMES = (".wh..wh.aufs", ".wh..wh.orph", ".wh..wh.plnk")
 """What aufs keeps in the root of a writable branch: the file that every whiteout is a hard link to,

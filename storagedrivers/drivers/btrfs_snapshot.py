@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from storagedrivers.driver import (
     Capability,
-    HostFacts,
+    Flaw,
+    FlawKind,
     Mount,
     ProbeResult,
     Reason,
@@ -37,6 +39,9 @@ from storagedrivers.errors import (
 )
 from storagedrivers.linux import btrfs, holders, tree
 from storagedrivers.linux.scratch import scratch_directory
+
+if TYPE_CHECKING:
+    from storagedrivers.driver import HostFacts
 
 _CAPABILITIES = frozenset(
     {
@@ -157,18 +162,39 @@ class BtrfsSnapshot(StorageDriver):
         Raises:
             StoreError: it holds subvolumes of its own, which a snapshot would leave out.
         """
+        self._seal(layer, prove=True)
+
+    def seal_new(self, layer: str, lowers: Sequence[str]) -> None:
+        """As :meth:`seal`, without looking for who writes to it."""
+        self._seal(layer, prove=False)
+
+    def _seal(self, layer: str, *, prove: bool) -> None:
         self._root(layer)
         path = self.layer_path(layer)
         with tree.opened_directory(path) as fd:
             if not (path / "sealed").exists():
-                # The snapshot could not change any more, but writes after it would be lost.
-                self.refuse_if_used(layer, holders.find_writers(path / "fs"))
+                if prove:
+                    # The snapshot could not change any more, but writes after it would be lost.
+                    self.refuse_if_used(layer, holders.find_writers(path / "fs"))
                 with tree.opened_directory(path / "fs") as source:
                     self._refuse_nested(layer, source)
                     btrfs.create_snapshot(source, fd, "sealed", read_only=True)
             with tree.opened_directory(path / "sealed") as sealed, suppress(OSError):
                 btrfs.limit_size(sealed, None)  # layers above would inherit it
             self._delete_subvolume(fd, "fs")  # also what a crash between the two steps left
+
+    def flaws(self, layer: str, *, writable: bool) -> Iterator[Flaw]:
+        """Also the writable subvolume, where sealing was killed before it deleted that."""
+        yield from super().flaws(layer, writable=writable)
+        path = self.layer_path(layer)
+        if not writable and (path / "sealed").is_dir() and (path / "fs").is_dir():
+            message = "its writable subvolume is still there beside the sealed one"
+            yield Flaw(FlawKind.SMALL, "half-sealed", message)
+
+    def mend(self, layer: str) -> None:
+        """Finish the sealing."""
+        if (self.layer_path(layer) / "sealed").is_dir():
+            self.seal(layer, ())
 
     @staticmethod
     def _refuse_nested(layer: str, subvolume_fd: int) -> None:

@@ -15,14 +15,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from storagedrivers.driver import (
     Capability,
     Changeset,
-    HostFacts,
+    Flaw,
+    FlawKind,
     Mount,
     ProbeResult,
     Reason,
@@ -48,7 +50,10 @@ from storagedrivers.linux import (
     trial,
 )
 from storagedrivers.linux.scratch import scratch_directory
-from storagedrivers.model import check_layer_id
+from storagedrivers.model import check_layer_id, is_layer_id
+
+if TYPE_CHECKING:
+    from storagedrivers.driver import HostFacts
 
 _LINKS = "l"
 _MODULE = "/sys/module/overlay"
@@ -163,6 +168,14 @@ class Overlay2(StorageDriver):
             if in_use and not users:
                 users = ["the kernel says so, and no process in /proc shows it"]
             self.refuse_if_used(layer, users)
+        self._take_work_away(layer)
+
+    def seal_new(self, layer: str, lowers: Sequence[str]) -> None:
+        """Take the work directory away."""
+        if self._is_writable(layer):
+            self._take_work_away(layer)
+
+    def _take_work_away(self, layer: str) -> None:
         with tree.opened_directory(self.layer_path(layer), follow_symlinks=True) as fd:
             if self._is_scratch(layer):
                 syscalls.syncfs(fd)  # its mounts left that out
@@ -191,6 +204,33 @@ class Overlay2(StorageDriver):
             "Mount options": ",".join(self._features),
             "Layers": str(sum(1 for _ in self.layers())),
         }
+
+    def flaws(self, layer: str, *, writable: bool) -> Iterator[Flaw]:
+        """Also the short link, which the next mount would make anew."""
+        link = self._link(layer)
+        lost = False
+        for flaw in super().flaws(layer, writable=writable):
+            lost = lost or flaw.kind is FlawKind.LOST
+            yield flaw
+        if not (lost or self._is_right(link, layer)):
+            message = f"its short link {link} is missing or wrong"
+            yield Flaw(FlawKind.SMALL, "missing-link", message)
+
+    def mend(self, layer: str) -> None:
+        """Make the short link."""
+        self._checked_link(layer)
+
+    def strays(self) -> Iterator[str]:
+        """Links whose layer is gone."""
+        with suppress(FileNotFoundError):
+            for name in os.listdir(self.home / _LINKS):
+                path = f"{self.home}/{_LINKS}/{name}"
+                layer = _linked_layer(path)
+                # A layer that is made has its directory before its link; one that is removed loses
+                # its link first.
+                used = layer and self.layer_path(layer).is_dir() and path == self._link(layer)
+                if not used and os.path.lexists(path):
+                    yield f"{_LINKS}/{name}"
 
     @property
     def _features(self) -> tuple[str, ...]:
@@ -237,11 +277,17 @@ class Overlay2(StorageDriver):
     def _checked_link(self, layer: str) -> str:
         link = self._link(layer)
         self._diff(layer)
-        with suppress(FileNotFoundError):
-            if os.readlink(link) == f"../{layer}/diff":
-                return link
+        if self._is_right(link, layer):
+            return link
         self._make_link(layer)  # lost in a crash, or the store was copied without links
         return link
+
+    @staticmethod
+    def _is_right(link: str, layer: str) -> bool:
+        try:
+            return os.readlink(link) == f"../{layer}/diff"
+        except OSError:  # missing, or no symlink
+            return False
 
     def _make_link(self, layer: str) -> None:
         link = self._link(layer)
@@ -255,6 +301,15 @@ class Overlay2(StorageDriver):
             new = f"{link}.{os.urandom(6).hex()}"
             os.symlink(target, new)
             os.rename(new, link)
+
+
+def _linked_layer(link: str) -> str:
+    """The layer that a short link leads to, or nothing."""
+    try:
+        parts = os.readlink(link).split("/")
+    except OSError:  # no symlink, or gone
+        return ""
+    return parts[1] if len(parts) == 3 and is_layer_id(parts[1]) else ""
 
 
 def _features(*, user_namespace: bool) -> tuple[str, ...]:

@@ -13,10 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from storagedrivers.driver import Capability, HostFacts, Mount, ProbeResult, StorageDriver, bind
+from storagedrivers.driver import Capability, Mount, ProbeResult, StorageDriver, bind
 from storagedrivers.errors import ReadOnlyError
 from storagedrivers.linux import copy, holders
+
+if TYPE_CHECKING:
+    from storagedrivers.driver import HostFacts
 
 
 class VfsCopy(StorageDriver):
@@ -72,6 +76,11 @@ class VfsCopy(StorageDriver):
             return
         self.refuse_if_used(layer, holders.find_writers(self._root(layer)))
         mark.touch(mode=0o400)
+
+    def seal_new(self, layer: str, lowers: Sequence[str]) -> None:
+        """Mark the layer."""
+        self.require(layer)
+        self._seal_mark(layer).touch(mode=0o400)
 
     def _root(self, layer: str) -> Path:
         return Path(self.directory_in(layer, "fs"))

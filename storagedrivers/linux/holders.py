@@ -8,6 +8,7 @@ other users for who is not root.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -129,7 +130,9 @@ class _Search:
 
     def _has_directory(self, task: str, link: str) -> bool:
         status = os.stat(f"{task}/{link}")
-        shown = os.readlink(f"{task}/{link}")
+        shown = _shown(f"{task}/{link}")
+        if shown is None:
+            return self._is_detached_part(f"{task}/{link}", status)
         mount = find_mount(self._views.get(self._view(task), {}).values(), shown)
         with suppress(OSError):
             there = os.stat(f"{task}/root{shown}")
@@ -161,7 +164,10 @@ class _Search:
         writable = int(info.get("flags", "0"), 8) & os.O_ACCMODE != os.O_RDONLY
         if not writable and not stat.S_ISDIR(status.st_mode):
             return False
-        return self._shows_tree(mount, os.readlink(link))
+        shown = _shown(link)
+        if shown is None:
+            return mount.device == self.mount_device and self._is_detached_part(link, status)
+        return self._shows_tree(mount, shown)
 
     def _shows_tree(self, mount: MountEntry, shown: str) -> bool:
         """Whether the path *shown*, on *mount*, is in the tree."""
@@ -212,6 +218,16 @@ def _listdir(path: str) -> list[str]:
         return os.listdir(path)
     except _GONE:
         return []
+
+
+def _shown(link: str) -> str | None:
+    """The path that a link of /proc shows; None where it is longer than any path can be."""
+    try:
+        return os.readlink(link)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return None
 
 
 def _path_in_filesystem(path: str, mount: MountEntry) -> str:

@@ -69,6 +69,24 @@ def clear_read_only_subvolume(fd: int) -> None:
         ioctl(fd, BTRFS_IOC_SUBVOL_SETFLAGS, bytearray(value.to_bytes(8, sys.byteorder)))
 
 
+def set_read_only_subvolume(fd: int) -> None:
+    """Make the btrfs subvolume whose root is *fd* read-only. What is open for writing stays so."""
+    flags = bytearray(8)
+    ioctl(fd, BTRFS_IOC_SUBVOL_GETFLAGS, flags)
+    value = int.from_bytes(flags, sys.byteorder) | BTRFS_SUBVOL_RDONLY
+    ioctl(fd, BTRFS_IOC_SUBVOL_SETFLAGS, bytearray(value.to_bytes(8, sys.byteorder)))
+
+
+def is_read_only_subvolume(fd: int) -> bool:
+    """Whether *fd* is the root of a btrfs subvolume that cannot be written to."""
+    flags = bytearray(8)
+    try:
+        ioctl(fd, BTRFS_IOC_SUBVOL_GETFLAGS, flags)
+    except OSError:
+        return False  # another filesystem
+    return bool(int.from_bytes(flags, sys.byteorder) & BTRFS_SUBVOL_RDONLY)
+
+
 def _flags(fd: int) -> int:
     flags = bytearray(8)  # the request says long, and the kernel fills an int
     ioctl(fd, FS_IOC_GETFLAGS, flags)

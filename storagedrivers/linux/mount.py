@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -449,6 +448,8 @@ def _classic_mount(source: str, target: StrPath, fstype: str, flags: int, data: 
 
 
 def _run_fuse_program(value: Mount, target: StrPath) -> None:
+    import subprocess  # which would be a tenth of what mounting a layer takes as a process
+
     program = value.type.partition(".")[2]
     command = [program, "-o", ",".join(value.options), os.fspath(target)]
     try:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from storagedrivers.linux import tree
 
+SCRATCH = ".storagedrivers-scratch-"
+"""What their names begin with; the process's id follows."""
+
 
 @contextmanager
 def scratch_directory(parent: str | os.PathLike[str]) -> Iterator[Path]:
@@ -18,10 +21,26 @@ def scratch_directory(parent: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: it cannot be made there (EACCES, EROFS, ENOSPC, …).
     """
-    name = f".storagedrivers-scratch-{os.getpid()}-{os.urandom(6).hex()}"
+    name = f"{SCRATCH}{os.getpid()}-{os.urandom(6).hex()}"
     with tree.opened_directory(parent, follow_symlinks=True) as parent_fd:
         os.mkdir(name, 0o700, dir_fd=parent_fd)
         try:
             yield Path(parent, name)
         finally:
             tree.remove_tree(parent_fd, name)
+
+
+def remove_scratch_of(process: int, parent: str | os.PathLike[str]) -> None:
+    """Remove what *process*, which was killed, has left below *parent*.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    prefix = f"{SCRATCH}{process}-"
+    try:
+        with tree.opened_directory(parent, follow_symlinks=True) as parent_fd:
+            for name in os.listdir(parent_fd):
+                if name.startswith(prefix):
+                    tree.remove_tree(parent_fd, name)
+    except FileNotFoundError:
+        return

@@ -62,6 +62,10 @@ RESOLVE_IN_ROOT = 0x10
 
 RENAME_WHITEOUT = 4
 
+LOCK_SH = 1
+LOCK_EX = 2
+LOCK_NB = 4
+
 _NR_OPEN_TREE = 428
 _NR_MOVE_MOUNT = 429
 _NR_FSOPEN = 430
@@ -214,6 +218,11 @@ def renameat2(old: StrOrBytesPath, new: StrOrBytesPath, flags: int) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     call = _function("renameat2", _INT, _STR, _INT, _STR, _UINT)
     _check(call(AT_FDCWD, _path(old), AT_FDCWD, _path(new), flags), os.fsdecode(old))
+
+
+def flock(fd: int, operation: int) -> None:
+    """flock(2); BlockingIOError where LOCK_NB would have had to wait."""
+    _check(_function("flock", _INT, _INT)(fd, operation))
 
 
 def syncfs(fd: int) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from storagedrivers import registry
 from storagedrivers.driver import StorageDriver
 from storagedrivers.drivers.overlay2 import Overlay2
 from storagedrivers.drivers.vfs_copy import VfsCopy
@@ -286,3 +288,24 @@ def test_cache_of_entry_points_is_not_read(tmp_path: Path) -> None:
     )
     assert list(cache.rglob("*")) == []
     assert _discovered(tmp_path) == before
+
+
+def test_the_table_of_built_in_drivers_is_what_is_installed() -> None:
+    """A store opens with the table, and detection with the entry points."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert project["project"]["entry-points"][registry.GROUP] == dict(registry.BUILT_IN)
+
+
+def test_a_driver_is_found_by_name_without_looking_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = {name: registry.driver_class(name) for name in registry.BUILT_IN}
+    assert {name: driver.name for name, driver in found.items()} == {name: name for name in found}
+    assert registry.driver_class("overlay") is found["overlay2"]
+    monkeypatch.setattr(Registry, "discover", lambda: pytest.fail("it looked for others"))
+    assert registry.driver_class("vfs-copy") is found["vfs-copy"]
+
+
+def test_a_driver_that_is_not_installed_has_no_class() -> None:
+    with pytest.raises(DriverNotFoundError, match="no driver is named 'overlay3'"):
+        registry.driver_class("overlay3")

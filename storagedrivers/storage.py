@@ -1,0 +1,253 @@
+"""Storage: a store on the disk, opened. A driver, a database, and the layers.
+
+::
+
+    <graph root>/                 0710
+      storagedrivers.db           see :mod:`storagedrivers.stores.database`
+      <driver>/                   a driver's home; several drivers may have layers in one store
+      tars/ locks/                see :mod:`storagedrivers.stores.layers`
+      tmp/                        staging
+    <run root>/                   0700, see :mod:`storagedrivers.stores.mounts`
+
+Opening a store that is there probes nothing and costs the same whatever it holds. The driver is
+chosen once, when the store is made; it is a fact of the store from then on.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from storagedrivers.errors import GraphRootError, NotFoundError
+from storagedrivers.stores.database import Database
+from storagedrivers.stores.layers import LayerStore
+
+if TYPE_CHECKING:
+    from storagedrivers.config import StorageConfig
+    from storagedrivers.driver import StorageDriver
+    from storagedrivers.selector import Selection
+
+_DIRECTORIES = ("locks", "tars", "tmp")
+
+
+class Storage:
+    """An open store; a context manager that closes it.
+
+    Attributes:
+        root: the graph root.
+        run_root: where layers are mounted.
+        database: the rows of everything.
+        driver: the name of the driver that new layers get.
+        layers: the layers.
+        warnings: what the choice of the driver has to say, and what could not be finished of an
+            operation that was killed.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        run_root: str,
+        *,
+        driver: str,
+        pinned: bool = False,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        self.root = Path(database.root)
+        self.run_root = Path(run_root)
+        self.database = database
+        self.driver = driver
+        self._drivers: dict[str, StorageDriver] = {}
+        self.layers = LayerStore(database, run_root, self.driver_for, driver=driver, pinned=pinned)
+        self._warnings = warnings
+
+    @classmethod
+    def open(
+        cls,
+        config: StorageConfig | None = None,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        run_root: str | os.PathLike[str] | None = None,
+        driver: str | None = None,
+        read_only: bool = False,
+    ) -> Self:
+        """Open the store at the graph root; where there is none, choose a driver and make one.
+
+        What processes that were killed have left half done is finished, unless *read_only*.
+
+        Example:
+            >>> with Storage.open(root="/var/lib/storagedrivers") as storage:  # doctest: +SKIP
+            ...     for layer in storage.layers.ls():
+            ...         print(layer.id, layer.size)
+
+        Args:
+            config: the settings; by default those of the environment and the usual files.
+            root: the graph root, instead of the settings'.
+            run_root: where layers are mounted, instead of the settings'.
+            driver: what new layers are made with, instead of the settings'. Layers of other drivers
+                stay what they are.
+            read_only: change nothing.
+
+        Raises:
+            NotFoundError: there is no store, and *read_only* forbids to make one.
+            GraphRootError: the graph root cannot hold a store.
+            StorageDriversError: no driver works, or the one that was asked for does not.
+        """
+        config = _settings(config, root=root, run_root=run_root, driver=driver)
+        assert config.root.value is not None
+        assert config.run_root.value is not None
+        database, warnings = _opened(config, read_only=read_only)
+        try:
+            current = database.meta("driver")
+            assert current is not None
+            requested = None if read_only else _requested(config, database)
+            storage = cls(
+                database,
+                config.run_root.value,
+                driver=requested or current,
+                pinned=requested is not None,
+                warnings=warnings,
+            )
+            if not read_only:
+                storage.layers.recover()
+        except BaseException:
+            database.close()
+            raise
+        return storage
+
+    def driver_for(self, name: str) -> StorageDriver:
+        """The driver object with its home in this store.
+
+        Raises:
+            DriverNotFoundError, DriverLoadError: it is not installed any more.
+        """
+        if name not in self._drivers:
+            from storagedrivers.registry import driver_class
+
+            self._drivers[name] = driver_class(name)(self.root / name)
+        return self._drivers[name]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know though the store is open."""
+        return (*self._warnings, *self.layers.problems)
+
+    def sync(self) -> None:
+        """Bring the layers that were added with durability ``none`` to the disk."""
+        self.layers.sync()
+
+    def close(self) -> None:
+        """Close the database. What is mounted stays mounted."""
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _settings(
+    config: StorageConfig | None, **arguments: str | os.PathLike[str] | None
+) -> StorageConfig:
+    given = {key: os.fspath(value) for key, value in arguments.items() if value is not None}
+    if config is not None and not given:
+        return config
+    from storagedrivers.config import Setting, StorageConfig
+
+    if config is None:
+        return StorageConfig.load(arguments=given)
+    return config._replace(
+        **{
+            key: Setting(value if key == "driver" else os.path.abspath(value), "argument")
+            for key, value in given.items()
+        }
+    )
+
+
+def _opened(config: StorageConfig, *, read_only: bool) -> tuple[Database, tuple[str, ...]]:
+    """The database, with a driver in it, and what there is to say about the choice."""
+    root = config.root.value
+    assert root is not None
+    try:
+        database = Database(root, read_only=read_only)
+        if database.meta("driver") is not None:
+            return database, ()
+        database.close()  # of a process that was killed when it made the store
+    except NotFoundError:
+        pass
+    if read_only:
+        raise NotFoundError(f"{root} holds no store")
+    return _made(config, root)
+
+
+def _made(config: StorageConfig, root: str) -> tuple[Database, tuple[str, ...]]:
+    from storagedrivers.stores import locks
+
+    selection = _select(config, root)
+    driver = selection.require()
+    _make_directories(root)
+    with locks.locked(os.path.join(root, "locks", "store"), f"the store at {root}"):
+        database = Database(root, create=True)
+        # Whoever was first has chosen.
+        database.set_meta(
+            **{"driver": driver, "uuid": os.urandom(16).hex(), _accepted(driver): "yes"}
+        )
+    return database, selection.warnings
+
+
+def _make_directories(root: str) -> None:
+    try:
+        os.makedirs(os.path.dirname(root), exist_ok=True)
+        if os.path.isdir(root):
+            # Its setuid programs are of other hosts and times: no user shall reach them.
+            os.chmod(root, 0o710)
+        else:
+            os.mkdir(root, 0o710)
+        for name in _DIRECTORIES:
+            os.makedirs(os.path.join(root, name), mode=0o700, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise GraphRootError(f"the graph root {root} is not a directory") from error
+
+
+def _requested(config: StorageConfig, database: Database) -> str | None:
+    """The driver that was asked for, which has to work here; it is asked once for each store."""
+    if config.driver.value is None:
+        return None
+    from storagedrivers.registry import driver_class
+
+    name = driver_class(config.driver.value).name
+    if database.meta(_accepted(name)) is None:
+        _select(config, database.root).require()
+        database.set_meta(**{_accepted(name): "yes"})
+    return name
+
+
+def _accepted(driver: str) -> str:
+    """The key in the database that says that a driver was probed for this store."""
+    return f"accepted:{driver}"
+
+
+def _select(config: StorageConfig, root: str) -> Selection:
+    """Probe the installed drivers and choose by the settings."""
+    from storagedrivers.host import read_host
+    from storagedrivers.policy import find_policy, load_policies
+    from storagedrivers.registry import Registry
+    from storagedrivers.selector import Fallback, prior_drivers, probe_all, select
+
+    registry = Registry.discover()
+    host = read_host(root, inventory=False)
+    return select(
+        probe_all(registry, host),
+        policy=find_policy(load_policies(config.policy_file.value), config.policy.value or ""),
+        host=host,
+        requested=registry.get(config.driver.value).name if config.driver.value else None,
+        prior=prior_drivers(root, {entry.name for entry in registry}),
+        fallback=Fallback(config.fallback.value or Fallback.WARN),
+    )

@@ -1,0 +1,128 @@
+"""What is in a layer: its directories, opened; its tar; its DiffID."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from storagedrivers.errors import CorruptStoreError, StoreError
+from storagedrivers.linux.mount import open_view
+from storagedrivers.model import WhiteoutFormat
+from storagedrivers.stores.making import chain_id
+from storagedrivers.stores.records import Layer, by_id
+
+if TYPE_CHECKING:
+    from storagedrivers.stores.layers import LayerStore
+
+
+class Opened(NamedTuple):
+    """A layer's content, as :mod:`storagedrivers.archive` takes it.
+
+    Attributes:
+        upper_fd: the directory with its changes, or else the merged view of it.
+        lower_fd: the merged view of the layers below, or None.
+        whiteouts: how the directory says that something is gone; None for a merged view.
+    """
+
+    upper_fd: int
+    lower_fd: int | None
+    whiteouts: WhiteoutFormat | None
+
+
+@contextmanager
+def opened(store: LayerStore, layer: Layer, *, alone: bool = False) -> Iterator[Opened]:
+    """See :meth:`LayerStore.opened`."""
+    driver = store.driver_for(layer.driver)
+    lowers = store.lowers(layer.id)
+    with ExitStack() as stack:
+
+        def view(one: str, below: tuple[str, ...]) -> int:
+            fd = open_view(driver.mounts(one, below, read_only=True))
+            stack.callback(os.close, fd)
+            return fd
+
+        changeset = driver.changeset(layer.id)
+        lower_fd = view(lowers[0], lowers[1:]) if lowers and not alone else None
+        if changeset is None:
+            yield Opened(view(layer.id, lowers), lower_fd, None)
+        else:
+            fd = os.open(changeset.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+            yield Opened(fd, lower_fd, changeset.whiteouts)
+
+
+class _Hashed:
+    """Counts and hashes what goes through."""
+
+    def __init__(self, write: Callable[[bytes | memoryview], object] | None) -> None:
+        self._write = write
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def __call__(self, data: bytes | memoryview) -> None:
+        self._hash.update(data)
+        self.size += len(data)
+        if self._write is not None:
+            self._write(data)
+
+    def digest(self) -> str:
+        return f"sha256:{self._hash.hexdigest()}"
+
+
+def export(
+    store: LayerStore, layer: Layer, write: Callable[[bytes | memoryview], object] | None
+) -> str:
+    """See :meth:`LayerStore.export`; without *write* only the digest is wanted."""
+    hashed = _Hashed(write)
+    kept = store.kept_path(layer.id)
+    if os.path.exists(kept):
+        from storagedrivers.archive.kept import reassemble
+
+        with opened(store, layer, alone=True) as content:
+            reassemble(kept, content.upper_fd, hashed)
+    else:
+        from storagedrivers.archive.pack import pack
+
+        with opened(store, layer) as content:
+            pack(*content, hashed)
+    diff_id = hashed.digest()
+    if layer.diff_id is not None and layer.diff_id != diff_id:
+        raise CorruptStoreError(
+            f"layer {layer.id} is not what came in: its tar was {layer.diff_id},"
+            f" and what it holds now gives {diff_id}",
+            resolution="storagedrivers check --deep says what changed; then add the layer anew",
+        )
+    if layer.diff_id is None and not layer.writable:
+        _remember(store, layer, diff_id, hashed.size)
+    return diff_id
+
+
+def compute_diff_id(store: LayerStore, layer: Layer) -> str:
+    """See :meth:`LayerStore.compute_diff_id`.
+
+    Raises:
+        StoreError: the layer is writable, so it has none yet.
+    """
+    if layer.diff_id is not None:
+        return layer.diff_id
+    if layer.writable:
+        raise StoreError(
+            f"layer {layer.id} is writable, so its DiffID could change", resolution="seal it first"
+        )
+    return export(store, layer, None)
+
+
+def _remember(store: LayerStore, layer: Layer, diff_id: str, diff_size: int) -> None:
+    if store.database.read_only:
+        return
+    usage = store.driver_for(layer.driver).usage(layer.id)
+    below = None if layer.parent is None else by_id(store.database, layer.parent)
+    with store.database.transaction() as connection:
+        connection.execute(
+            "UPDATE layers SET diff_id = ?, chain_id = ?, diff_size = ?, size = ?, inodes = ?"
+            " WHERE id = ? AND diff_id IS NULL",
+            (diff_id, chain_id(below, diff_id), diff_size, usage.bytes, usage.inodes, layer.id),
+        )

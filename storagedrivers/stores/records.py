@@ -1,0 +1,156 @@
+"""The rows of layers: values, and the queries that all of the stores share."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import NamedTuple
+
+from storagedrivers.errors import NotFoundError
+from storagedrivers.model import Unpacked
+from storagedrivers.stores.database import Database, Row
+
+
+class LayerState(StrEnum):
+    """Where a layer is in its life; only those that are ready can be seen."""
+
+    CREATING = "creating"
+    READY = "ready"
+    REMOVING = "removing"
+
+
+class Durability(StrEnum):
+    """When a layer is ready: once its bytes are on the disk, or as soon as it is written."""
+
+    LAYER = "layer"
+    NONE = "none"
+
+
+class Layer(NamedTuple):
+    """A layer as the store knows it.
+
+    Attributes:
+        id: the name of its directory in the driver's home.
+        parent: the layer below, or None.
+        driver: the driver's name.
+        state: only layers that are ready are shown.
+        writable: it is not sealed: it has no diff yet, and nothing can lie above it.
+        created: seconds since the epoch.
+        diff_id: digest of its uncompressed tar; None until it is known.
+        chain_id: digest of it and all layers below; None as long as a DiffID among them is.
+        diff_size: bytes of the uncompressed tar.
+        size: bytes of the contents of its own files.
+        inodes: how many it has of its own.
+        digest: of the bytes that came in.
+        stored_size: how many came.
+        compression: how they were compressed.
+        depth: how many layers the chain has, with this one.
+        durable: its bytes have reached the disk.
+        warnings: what of its tar could not be kept, a sentence each.
+    """
+
+    id: str
+    parent: str | None
+    driver: str
+    state: LayerState
+    writable: bool
+    created: float
+    diff_id: str | None
+    chain_id: str | None
+    diff_size: int | None
+    size: int | None
+    inodes: int | None
+    digest: str | None
+    stored_size: int | None
+    compression: str | None
+    depth: int
+    durable: bool
+    warnings: tuple[str, ...] = ()
+
+
+COLUMNS = ", ".join(Layer._fields)
+
+
+def as_layer(row: Row) -> Layer:
+    """The value of a row with the columns :data:`COLUMNS`."""
+    layer = Layer(*row)
+    return layer._replace(
+        state=LayerState(layer.state),
+        writable=bool(layer.writable),
+        durable=bool(layer.durable),
+        warnings=tuple(row[-1].split("\n")) if row[-1] else (),
+    )
+
+
+def warnings_text(warnings: Iterable[str]) -> str:
+    """Warnings as the database keeps them, a line each."""
+    lines = (" ".join(warning.split("\n")) for warning in warnings)
+    return "\n".join(lines).encode(errors="backslashreplace").decode()
+
+
+def describe(
+    connection: sqlite3.Connection, layer: str, unpacked: Unpacked, chain_id: str | None
+) -> None:
+    """Within a transaction: note what was learnt of a layer's tar."""
+    connection.execute(
+        "UPDATE layers SET diff_id = ?, chain_id = ?, diff_size = ?, size = ?, inodes = ?,"
+        " digest = ?, stored_size = ?, compression = ?, warnings = ? WHERE id = ?",
+        (
+            unpacked.diff_id,
+            chain_id,
+            unpacked.diff_size,
+            unpacked.size,
+            unpacked.inodes,
+            unpacked.digest,
+            unpacked.stored_size,
+            unpacked.compression,
+            warnings_text(unpacked.warnings),
+            layer,
+        ),
+    )
+
+
+def set_durable(connection: sqlite3.Connection, layers: Iterable[str]) -> None:
+    """Within a transaction: note that layers have reached the disk."""
+    connection.executemany(
+        "UPDATE layers SET durable = 1 WHERE id = ?", [(layer,) for layer in layers]
+    )
+
+
+def find(database: Database, where: str, *parameters: object) -> list[Layer]:
+    """The layers, in any state, that a condition holds for."""
+    return list(map(as_layer, database.rows(f"SELECT {COLUMNS} FROM layers {where}", *parameters)))
+
+
+def by_id(database: Database, layer: str) -> Layer | None:
+    """The layer with this id, in any state."""
+    row = database.row(f"SELECT {COLUMNS} FROM layers WHERE id = ?", layer)
+    return None if row is None else as_layer(row)
+
+
+def require_ready(connection: sqlite3.Connection, layer: str) -> None:
+    """Within a transaction: check that nobody has begun to remove the layer.
+
+    Raises:
+        NotFoundError: it is gone, or on its way out.
+    """
+    row = connection.execute("SELECT state FROM layers WHERE id = ?", (layer,)).fetchone()
+    if row is None or row[0] != LayerState.READY:
+        raise NotFoundError(f"there is no layer {layer}")
+
+
+_CHAIN = """
+    WITH RECURSIVE chain (id, parent, place) AS (
+        SELECT id, parent, 0 FROM layers WHERE id = ?
+        UNION ALL
+        SELECT layers.id, layers.parent, place + 1
+        FROM layers JOIN chain ON layers.id = chain.parent
+    )
+    SELECT id FROM chain ORDER BY place
+"""
+
+
+def chain(database: Database, layer: str) -> tuple[str, ...]:
+    """The ids of the layer and of all below it, nearest first."""
+    return tuple(row[0] for row in database.rows(_CHAIN, layer))

@@ -8,9 +8,12 @@ from __future__ import annotations
 import sys
 
 import detect
+import layers
 import overlay_cycle
 import pairwise
+import scale
+import start_up
 import vfs_copy
 
 if __name__ == "__main__":
-    sys.exit(pairwise.run([detect, overlay_cycle, vfs_copy], __doc__))
+    sys.exit(pairwise.run([detect, overlay_cycle, vfs_copy, start_up, layers, scale], __doc__))

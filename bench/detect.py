@@ -53,18 +53,12 @@ UNUSED = (
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("--pairs", type=int, default=40, help="pairs of processes (%(default)s)")
-    parser.add_argument(
-        "--venv", type=Path, help="a venv that has the project installed, instead of a new one"
-    )
 
 
 def measure(options: argparse.Namespace) -> list[pairwise.Comparison]:
     """Run the two processes in turns."""
     with pairwise.working_directory(options.dir) as directory:
-        if options.venv:
-            programs = options.venv.resolve() / "bin"
-        else:
-            programs = pairwise.make_venv(directory / "venv")
+        programs = pairwise.programs(options.venv, directory)
         arguments = ["--root", str(directory / "root"), "detect", "--json"]
         ours = [str(programs / "storagedrivers"), *arguments]
         peer = [str(programs / "python"), "-c", PEER]

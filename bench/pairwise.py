@@ -1,8 +1,9 @@
 """What the benchmarks share: pairwise timing, the verdict, a fresh venv, the entry point.
 
-A benchmark is a module with ``configure(parser)`` and ``measure(options) -> comparisons``. It runs
-the same work done by us and by a peer in turns (ours, peer, ours, peer, …), so that a machine that
-slows down slows both down. Nothing here knows what is measured.
+A benchmark is a module with ``configure(parser)`` and ``measure(options) -> comparisons``, and
+``document(comparisons)`` where ``--write-docs`` writes its figures down. It runs the same work done
+by us and by a peer in turns (ours, peer, ours, peer, …), so that a machine that slows down slows
+both down. Nothing here knows what is measured.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import venv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf, isfinite
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, Protocol
@@ -36,7 +38,7 @@ class Comparison:
         peer_name: who did it beside us.
         ours: seconds.
         peer: seconds, one for each of ours.
-        limit: what the ratio of medians may be.
+        limit: what the ratio of medians may be; infinite where nothing is demanded.
         faults: what is wrong besides the time; any is a miss.
         remarks: what a reader may want to know.
     """
@@ -45,7 +47,7 @@ class Comparison:
     peer_name: str
     ours: tuple[float, ...]
     peer: tuple[float, ...]
-    limit: float
+    limit: float = inf
     faults: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
@@ -84,7 +86,7 @@ class Comparison:
             "ratio": self.ratio,
             "ratio_of_minima": self.ratio_of_minima,
             "quartiles": list(self.quartiles),
-            "limit": self.limit,
+            "limit": self.limit if isfinite(self.limit) else None,
             "passed": self.passed,
             "faults": list(self.faults),
             "remarks": list(self.remarks),
@@ -112,6 +114,7 @@ def take_turns(
     rounds: int,
     warm_up: int = 1,
     before: Callable[[], object] = lambda: None,
+    after: Callable[[str], object] = lambda _: None,
 ) -> dict[str, tuple[float, ...]]:
     """Time each contender once a round, always in the same order.
 
@@ -120,6 +123,7 @@ def take_turns(
         rounds: how many are timed.
         warm_up: how many go before them.
         before: done before each run, outside of the time.
+        after: done after each run with the contender's name, outside of the time.
 
     Returns:
         Seconds of every round, by name.
@@ -131,6 +135,7 @@ def take_turns(
             start = time.perf_counter()
             work(number)
             times[name].append(time.perf_counter() - start)
+            after(name)
     return {name: tuple(taken[warm_up:]) for name, taken in times.items()}
 
 
@@ -149,19 +154,24 @@ def clean_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
 
 
+def programs(venv_directory: Path | None, directory: Path) -> Path:
+    """The ``bin`` of a venv: of the one that is there, or of a new one below *directory*."""
+    return venv_directory.resolve() / "bin" if venv_directory else make_venv(directory / "venv")
+
+
 def make_venv(directory: Path) -> Path:
     """Make a venv with this checkout installed as users get it, bytecode compiled; its ``bin``."""
     venv.create(directory, with_pip=True)
-    programs = directory / "bin"
+    binaries = directory / "bin"
     packages = next(directory.glob("lib/python*/site-packages"))
     for words in (["pip", "install", "--quiet", str(PROJECT)], ["compileall", "-q", str(packages)]):
         subprocess.run(
-            [str(programs / "python"), "-m", *words],
+            [str(binaries / "python"), "-m", *words],
             env=clean_environment(),
             check=True,
             stdout=sys.stderr,
         )
-    return programs
+    return binaries
 
 
 # The program
@@ -174,10 +184,21 @@ def run(benchmarks: Sequence[Benchmark], description: str | None) -> int:
     )
     parser.add_argument("--dir", help="work below this directory, on the filesystem to measure")
     parser.add_argument("--json", action="store_true", help="print a JSON document")
+    parser.add_argument(
+        "--venv", type=Path, help="a venv that has the project installed, instead of a new one"
+    )
+    parser.add_argument(
+        "--write-docs", action="store_true", help="put the figures into docs/performance.md"
+    )
     for benchmark in benchmarks:
         benchmark.configure(parser)
     options = parser.parse_args()
-    comparisons = [one for benchmark in benchmarks for one in benchmark.measure(options)]
+    comparisons = []
+    for benchmark in benchmarks:
+        measured = benchmark.measure(options)
+        comparisons += measured
+        if options.write_docs and hasattr(benchmark, "document"):
+            benchmark.document(measured)
     if options.json:
         print(json.dumps(_document(comparisons), indent=2))
     else:
@@ -222,17 +243,23 @@ def _row(one: Comparison) -> tuple[str, ...]:
     low, high = one.quartiles
     return (
         one.name,
-        _duration(median(one.ours)),
-        _duration(median(one.peer)),
+        duration(median(one.ours)),
+        duration(median(one.peer)),
         f"{one.ratio:.2f}",
         f"{low:.2f}–{high:.2f}",
         f"{one.ratio_of_minima:.2f}",
-        f"{one.limit:.2f}",
+        limit_text(one.limit),
         "ok" if one.passed else "MISSED",
     )
 
 
-def _duration(seconds: float) -> str:
+def limit_text(limit: float) -> str:
+    """A limit, or a dash for none."""
+    return f"{limit:.2f}" if isfinite(limit) else "–"
+
+
+def duration(seconds: float) -> str:
+    """Three digits with a unit."""
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
         if seconds * factor >= 1:
             return f"{seconds * factor:.3g} {unit}"

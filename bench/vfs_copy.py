@@ -10,15 +10,12 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+import filesystems
 import pairwise
 
 from storagedrivers.drivers.vfs_copy import VfsCopy
@@ -33,17 +30,12 @@ LINKS = 140  # of the files, second names of others
 SYMLINKS = 300  # beside them
 SEED = 20_240_229
 
-_MAKE = {
-    "ext4": ("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"),
-    "xfs": ("mkfs.xfs", "-q", "-m", "reflink=1"),
-}
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("--copies", type=int, default=9, help="pairs of copies (%(default)s)")
     parser.add_argument(
-        "--filesystem", choices=[*_MAKE, "both"], default="both", help="(%(default)s)"
+        "--filesystem", choices=[*filesystems.MAKE, "both"], default="both", help="(%(default)s)"
     )
 
 
@@ -51,17 +43,19 @@ def measure(options: argparse.Namespace) -> list[pairwise.Comparison]:
     """Copy by turns on each filesystem."""
     pairwise.require_root()
     namespace.make_mounts_private()
-    kinds = list(_MAKE) if options.filesystem == "both" else [options.filesystem]
+    kinds = list(filesystems.MAKE) if options.filesystem == "both" else [options.filesystem]
     comparisons = []
     for kind in kinds:
         with pairwise.working_directory(options.dir) as directory:
             size = 2 * BYTES + 4 * BYTES * (options.copies + 1)
-            with _filesystem(kind, directory, size) as filesystem:
+            with filesystems.on_disk(kind, directory, size) as filesystem:
                 comparisons += _on_filesystem(kind, filesystem, options.copies)
     return comparisons
 
 
-def _on_filesystem(kind: str, filesystem: _Filesystem, copies: int) -> list[pairwise.Comparison]:
+def _on_filesystem(
+    kind: str, filesystem: filesystems.Filesystem, copies: int
+) -> list[pairwise.Comparison]:
     driver = VfsCopy(filesystem.mountpoint / "vfs-copy")
     driver.create("base", ())
     source = Path(driver.home, "base", "fs")
@@ -86,7 +80,7 @@ def _on_filesystem(kind: str, filesystem: _Filesystem, copies: int) -> list[pair
     def settle() -> None:
         filesystem.write_back()
         while last:
-            _forget_tree(last.pop())
+            filesystems.forget_tree(last.pop())
 
     times = pairwise.take_turns(
         {"copy_tree": ours, "peer": peer, "VfsCopy.create": driver_create},
@@ -103,56 +97,6 @@ def _on_filesystem(kind: str, filesystem: _Filesystem, copies: int) -> list[pair
         )
         for name in ("copy_tree", "VfsCopy.create")
     ]
-
-
-# The filesystem
-
-
-@dataclass(frozen=True, slots=True)
-class _Filesystem:
-    mountpoint: Path
-    image: int  # the file it lies in, open
-
-    def write_back(self) -> None:
-        """Bring everything to the disk, through both filesystems, and forget the image's pages."""
-        os.sync()
-        os.fsync(self.image)
-        os.posix_fadvise(self.image, 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-@contextmanager
-def _filesystem(kind: str, directory: Path, size: int) -> Iterator[_Filesystem]:
-    """A new filesystem in a file below *directory*, mounted.
-
-    The loop device takes itself away with the mount (``mount -o loop``), and the mount is in a
-    namespace that ends with this process. So nothing is left, however the process ends.
-    """
-    path, mountpoint = directory / "image", directory / "mounted"
-    mountpoint.mkdir()
-    with path.open("wb") as image:
-        image.truncate(size)
-        subprocess.run([*_MAKE[kind], path], check=True)
-        subprocess.run(["mount", "-t", kind, "-o", "loop", path, mountpoint], check=True)
-        path.unlink()
-        try:
-            yield _Filesystem(mountpoint, image.fileno())
-        finally:
-            subprocess.run(["umount", mountpoint], check=True)
-
-
-def _forget_tree(root: Path) -> None:
-    """Drop a tree from the page cache, so that the next copy gets memory that was in use before.
-
-    In a virtual machine the first touch of a page costs more than copying it: the times of both
-    sides would tell how much memory earlier copies took.
-    """
-    for _, _, names, directory_fd in os.fwalk(root):
-        for name in names:
-            status = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
-            if stat.S_ISREG(status.st_mode):
-                fd = os.open(name, os.O_RDONLY, dir_fd=directory_fd)
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-                os.close(fd)
 
 
 # The tree

@@ -137,7 +137,7 @@ class Unpacked(NamedTuple):
     Attributes:
         diff_id: ``sha256:`` and the hex digest of the uncompressed tar.
         diff_size: bytes of the uncompressed tar.
-        digest: of the bytes as they came.
+        digest: of the bytes as they came; None where they were compressed and no one asked for it.
         stored_size: how many came.
         compression: ``none``, ``gzip``, ``zstd``, ``xz`` or ``bzip2``.
         size: bytes of the contents of its regular files.
@@ -147,7 +147,7 @@ class Unpacked(NamedTuple):
 
     diff_id: str
     diff_size: int
-    digest: str
+    digest: str | None
     stored_size: int
     compression: str
     size: int

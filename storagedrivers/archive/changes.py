@@ -29,7 +29,6 @@ from storagedrivers.linux import syscalls, tree
 from storagedrivers.model import Change, ChangeKind, WhiteoutFormat
 
 _MAX_OPEN = 100  # levels, of two descriptors each; the usual limit of open files is 1,024
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NOATIME
 _BENEATH = syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_BENEATH
 _AUFS_PREFIX, _AUFS_OWN, _AUFS_OPAQUE = b".wh.", b".wh..wh.", b".wh..wh..opq"
 _OPAQUE = {
@@ -179,11 +178,11 @@ class _Walk:
             yield Difference(ChangeKind.DELETED, join(self._path, name))
 
     def _root(self) -> Iterator[Difference]:
-        upper = tree.open_below(self._upper_fd, "")
+        upper = _open_directory(self._upper_fd, b".")
         level = _Level(upper, None, whole=self._format is None, length=0)
         self._stack.append(level)
         if self._lower_fd is not None:
-            level.lower = tree.open_below(self._lower_fd, "")
+            level.lower = _open_directory(self._lower_fd, b".")
         level.names = self._names(level)
         status, xattrs = os.fstat(upper), attributes(upper)
         if level.lower is None:
@@ -296,8 +295,9 @@ def _same_directory(now: os.stat_result, xattrs: dict[bytes, bytes], lower: int)
 
 
 def _open_directory(parent: int, name: bytes) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NOATIME
     try:
-        return syscalls.openat2(parent, name, _DIRECTORY, resolve=_BENEATH)
+        return syscalls.openat2(parent, name, flags, resolve=_BENEATH)
     except OSError as error:
         # EPERM: another's directory, or a seccomp filter.
         if error.errno not in (errno.ENOSYS, errno.EPERM):

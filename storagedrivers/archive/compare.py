@@ -15,7 +15,6 @@ from storagedrivers.linux import extents
 
 _CHUNK = 1 << 20  # bytes
 _LARGE = 8 << 10  # bytes; measured: a smaller file is read as fast as it is looked up
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_XATTRS = (errno.EOPNOTSUPP, errno.ENOSYS)
 
 _NAMESPACES = ("user.", "trusted.", "security.")
@@ -39,10 +38,11 @@ def open_file(directory: int, name: bytes) -> int:
     Raises:
         OSError: what the kernel says.
     """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        return os.open(name, _FILE | os.O_NOATIME, dir_fd=directory)
+        return os.open(name, flags | os.O_NOATIME, dir_fd=directory)
     except PermissionError:  # another's file
-        return os.open(name, _FILE, dir_fd=directory)
+        return os.open(name, flags, dir_fd=directory)
 
 
 def attributes(file: int | bytes) -> dict[bytes, bytes]:

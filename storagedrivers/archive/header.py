@@ -24,6 +24,10 @@ XATTR_PREFIX = b"SCHILY.xattr."
 _DECIMAL = re.compile(rb"-?[0-9]{1,20}")
 _TIME = re.compile(rb"(-?)([0-9]{1,20})(?:\.([0-9]*))?")
 _ENDS = b"\0 "
+_USUAL = re.compile(
+    rb"([0-7]{7})[\0 ]" * 3 + rb"([0-7]{11})[\0 ]" * 2 + rb"([0-7]{6})\0 (.)", re.DOTALL
+)
+"""Mode, owners, size, time, checksum and type, as nearly all writers have them."""
 _SPARSE_KEYS = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
 
 
@@ -81,29 +85,25 @@ def parse_header(block: bytes) -> Entry:
     Raises:
         MalformedDiffError: the checksum is wrong, or a field is no number.
     """
-    check_checksum(block)
     entry = Entry()
     entry.name = block[:100].split(b"\0", 1)[0]
-    entry.type = block[156:157]
-    try:
+    entry.major = entry.minor = 0
+    usual = _USUAL.match(block, 100)
+    if usual is None:
+        _parse_numbers(entry, block)
+    else:
+        mode, uid, gid, size, mtime, checksum, entry.type = usual.groups()
+        if _sum(block) != int(checksum, 8):
+            check_checksum(block)
+        entry.size = entry.real_size = int(size, 8)
         if entry.type in EXTENSIONS:  # half of all headers in some tars; the rest says nothing
-            entry.size = number(block[124:136])
             return entry
-        entry.mode = number(block[100:108]) & 0o7777
-        entry.uid = number(block[108:116])
-        entry.gid = number(block[116:124])
-        entry.size = entry.real_size = number(block[124:136])
-        entry.mtime_ns = number(block[136:148]) * 1_000_000_000
-        entry.major = entry.minor = 0
-        if entry.type in b"34":
-            entry.major = number(block[329:337])
-            entry.minor = number(block[337:345])
-    except ValueError as error:
-        raise MalformedDiffError(
-            f"a number of its header is none: {error}", entry=entry.name
-        ) from (error)
-    if entry.size < 0:
-        raise MalformedDiffError("its size is negative", entry=entry.name)
+        entry.mode = int(mode, 8) & 0o7777
+        entry.uid = int(uid, 8)
+        entry.gid = int(gid, 8)
+        entry.mtime_ns = int(mtime, 8) * 1_000_000_000
+    if entry.type in b"34":
+        _parse_device(entry, block)
     entry.link = block[157:257].split(b"\0", 1)[0] if block[157] else b""
     entry.xattrs = None
     entry.sparse = None
@@ -112,6 +112,34 @@ def parse_header(block: bytes) -> Entry:
         prefix = block[345:476] if block[508:512] == b"tar\0" else block[345:500]
         entry.name = prefix.split(b"\0", 1)[0] + b"/" + entry.name
     return entry
+
+
+def _parse_numbers(entry: Entry, block: bytes) -> None:
+    """The numbers of a header that writes them in an unusual way."""
+    check_checksum(block)
+    entry.type = block[156:157]
+    try:
+        entry.mode = number(block[100:108]) & 0o7777
+        entry.uid = number(block[108:116])
+        entry.gid = number(block[116:124])
+        entry.size = entry.real_size = number(block[124:136])
+        entry.mtime_ns = number(block[136:148]) * 1_000_000_000
+    except ValueError as error:
+        raise _no_number(entry, error) from error
+    if entry.size < 0:
+        raise MalformedDiffError("its size is negative", entry=entry.name)
+
+
+def _parse_device(entry: Entry, block: bytes) -> None:
+    try:
+        entry.major = number(block[329:337])
+        entry.minor = number(block[337:345])
+    except ValueError as error:
+        raise _no_number(entry, error) from error
+
+
+def _no_number(entry: Entry, error: ValueError) -> MalformedDiffError:
+    return MalformedDiffError(f"a number of its header is none: {error}", entry=entry.name)
 
 
 def check_checksum(block: bytes) -> None:
@@ -124,13 +152,9 @@ def check_checksum(block: bytes) -> None:
         expected = number(block[148:156])
     except ValueError:
         expected = -1
-    filled = block[:148] + b"        " + block[156:]
-    # adler32's low half is 1 + the sum of the bytes, modulo 65521, which 256 bytes do not reach:
-    # five times faster than sum().
-    half = BLOCK // 2
-    total = (adler32(filled[:half]) & 0xFFFF) + (adler32(filled[half:]) & 0xFFFF) - 2
-    if total == expected:
+    if _sum(block) == expected:
         return
+    filled = block[:148] + b"        " + block[156:]
     signed = sum(byte - 256 if byte > 127 else byte for byte in filled)  # old tars of some systems
     if signed != expected:
         raise MalformedDiffError(
@@ -138,6 +162,14 @@ def check_checksum(block: bytes) -> None:
             entry=block[:100].split(b"\0", 1)[0],
             resolution="is it a tar? Get it again, it is damaged",
         )
+
+
+def _sum(block: bytes) -> int:
+    """The sum of a header's bytes, its checksum taken as spaces."""
+    filled = block[:148] + b"        " + block[156:]
+    # adler32's low half is 1 + the sum of the bytes, modulo 65521, which 256 bytes do not reach:
+    # five times faster than sum().
+    return (adler32(filled[:256]) & 0xFFFF) + (adler32(filled[256:]) & 0xFFFF) - 2
 
 
 @lru_cache(maxsize=4096)  # modes, owners and times of one tar are few

@@ -28,8 +28,10 @@ from storagedrivers.errors import CorruptStoreError
 from storagedrivers.linux import tree
 
 _VERSION = 1
-_LEVEL = 3
+_LEVEL = 1
 _BUFFER = 1 << 20  # bytes
+_LITERAL, _PAYLOAD = struct.Struct("<cQ"), struct.Struct("<cI")
+_ONE_PART = struct.Struct("<IQQ")
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _MAX_RECORD = 64 << 20  # bytes; a longer one is no record
 
@@ -66,12 +68,12 @@ class KeptWriter:
     def payload(self, path: bytes, parts: Sequence[tuple[int, int]]) -> None:
         """The next bytes of the tar are those *parts* of the file *path* of the tree."""
         self._end_literal()
-        numbers = [number for part in parts for number in part]
-        self._record(
-            struct.pack("<cI", b"P", len(path))
-            + path
-            + struct.pack(f"<I{len(numbers)}Q", len(parts), *numbers)
-        )
+        if len(parts) == 1:
+            where = _ONE_PART.pack(1, *parts[0])
+        else:
+            numbers = [number for part in parts for number in part]
+            where = struct.pack(f"<I{len(numbers)}Q", len(parts), *numbers)
+        self._record(_PAYLOAD.pack(b"P", len(path)) + path + where)
 
     def replaced(self, path: bytes, fd: int) -> None:
         """The file *path*, open as *fd*, is about to be replaced by a later entry."""
@@ -98,7 +100,7 @@ class KeptWriter:
 
     def _end_literal(self) -> None:
         if self._literals:
-            self._record(struct.pack("<cQ", b"L", self._literal_size))
+            self._record(_LITERAL.pack(b"L", self._literal_size))
             self._records += self._literals
             self._records_size += self._literal_size
             self._literals = []

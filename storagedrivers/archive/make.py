@@ -117,11 +117,7 @@ class LayerMaker:
 
     def _apply(self, entry: Entry) -> None:
         kind = entry.type
-        base = entry.name.rstrip(b"/").rpartition(b"/")[2]
-        if base.startswith(_WHITEOUT):
-            self._note_whiteout(entry.name, base)
-            return
-        if _WHITEOUT in entry.name and self._is_aufs_own(entry.name):
+        if _WHITEOUT in entry.name and self._is_mark(entry.name):
             return
         if kind in _REGULAR and not (kind == b"\0" and entry.name.endswith(b"/")):
             self._make_file(entry)
@@ -134,9 +130,14 @@ class LayerMaker:
         elif kind not in _IGNORED:
             raise MalformedDiffError(f"its type {repr(kind)[1:]} is unknown", entry=entry.name)
 
-    @staticmethod
-    def _is_aufs_own(name: bytes) -> bool:
-        """Whether an entry lies in a directory of aufs's own, which means nothing elsewhere."""
+    def _is_mark(self, name: bytes) -> bool:
+        """Whether an entry is a whiteout, or lies in a directory of aufs's own, which means nothing
+        elsewhere.
+        """
+        base = name.rstrip(b"/").rpartition(b"/")[2]
+        if base.startswith(_WHITEOUT):
+            self._note_whiteout(name, base)
+            return True
         parts = components(name)
         if any(part.startswith(_META) for part in parts):
             return True

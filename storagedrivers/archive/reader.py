@@ -101,7 +101,8 @@ class Reader:
             local = {}
             name = link = None
             yield entry
-            self._skip_rest()
+            if self._left or self._padding:
+                self._skip_rest()
         if local or name is not None or link is not None:
             raise MalformedDiffError("it ends behind an extended header", resolution=_TRUNCATED)
         self._drain()
@@ -137,7 +138,7 @@ class Reader:
         if self._at == len(self._piece) and not self._more():
             return None  # some writers leave the end marker out
         block = self._take(BLOCK)
-        if block == _ZEROS:
+        if not block[0] and block == _ZEROS:
             if self._at == len(self._piece) and not self._more():
                 return None
             if self._take(BLOCK) != _ZEROS:
@@ -160,6 +161,7 @@ class Reader:
     def _skip_rest(self) -> None:
         """What nobody took of a payload, and the padding behind it."""
         rest = self._left + self._padding
+        self._padding = 0
         while rest:
             rest -= len(self._take_some(rest))
         self._left = 0
@@ -171,9 +173,7 @@ class Reader:
                 f"an extended header takes {entry.size} bytes, and {_MAX_EXTENSION} are let in",
                 entry=entry.name,
             )
-        data = self._take(entry.size)
-        self._take(-entry.size % BLOCK)
-        return data
+        return self._take(entry.size + -entry.size % BLOCK)[: entry.size]
 
     def _parse(self, entry: Entry, data: bytes) -> dict[bytes, bytes]:
         try:

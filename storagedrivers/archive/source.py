@@ -46,19 +46,25 @@ class Hasher:
 class Source:
     """A tar, compressed or not, as uncompressed pieces.
 
+    Args:
+        stream: anything with ``read``.
+        max_bytes: how many may come out.
+        hash_stored: whether the digest of compressed bytes is wanted too. Who decompresses has the
+            most to do, so it costs time.
+
     Attributes:
         compression: as :func:`compression_of` says.
         stored_size: bytes of the stream that were read so far.
         size: bytes that came out so far.
     """
 
-    def __init__(self, stream: BinaryIO, *, max_bytes: int) -> None:
+    def __init__(self, stream: BinaryIO, *, max_bytes: int, hash_stored: bool = True) -> None:
         self.compression = "none"
         self.stored_size = 0
         self.size = 0
         self._stream = stream
         self._max_bytes = max_bytes
-        self._stored_hash = hashlib.sha256()
+        self._stored_hash = hashlib.sha256() if hash_stored else None
         self._hasher = Hasher()
         self._pieces: Queue[bytes | BaseException] = Queue(_AHEAD)
         self._stopped = False
@@ -80,11 +86,15 @@ class Source:
             self._pieces.put(b"")
         return piece
 
-    def digests(self) -> tuple[str, str]:
-        """Of the uncompressed and of the incoming bytes, once all are read."""
+    def digests(self) -> tuple[str, str | None]:
+        """Of the uncompressed and of the incoming bytes, once all are read; of the latter None
+        where they were not hashed.
+        """
         diff_id = self._hasher.finish()
         if self.compression == "none":
             return diff_id, diff_id
+        if self._stored_hash is None:
+            return diff_id, None
         return diff_id, f"sha256:{self._stored_hash.hexdigest()}"
 
     def close(self) -> None:
@@ -128,7 +138,8 @@ class Source:
         decompressor = Decompressor(self.compression)
         data = head
         while data and not self._is_stopped():
-            self._stored_hash.update(data)
+            if self._stored_hash is not None:
+                self._stored_hash.update(data)
             for piece in decompressor.feed(data):
                 if self._is_stopped():
                     return

@@ -82,7 +82,7 @@ def unpack(
             caller to remove.
     """
     limits = limits or Limits()
-    source = Source(stream, max_bytes=limits.bytes)
+    source = Source(stream, max_bytes=limits.bytes, hash_stored=digest is not None)
     writer = None
     whole = False
     try:
@@ -117,10 +117,10 @@ def unpack(
             writer.close(whole=whole)
 
 
-def _expect(what: str, expected: str | None, found: str) -> None:
+def _expect(what: str, expected: str | None, found: str | None) -> None:
     if expected is not None and expected != found:
         raise DigestMismatchError(
-            f"{what} is {found}, and {expected} was expected", expected=expected, found=found
+            f"{what} is {found}, and {expected} was expected", expected=expected, found=found or ""
         )
 
 

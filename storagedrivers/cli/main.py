@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,12 @@ COMMANDS = {
     "verify": "run the conformance kit for a driver on this host",
     "driver": "the installed drivers",
     "policy": "the orders in which drivers are tried",
+    "layer": "layers: add, ls, inspect, export, changes, mount, unmount, rm, create, seal",
+    "check": "whether the store is sound; --deep reads every layer",
+    "repair": "put right what check finds",
+    "gc": "remove what belongs to no layer",
+    "df": "what the layers take",
+    "owner": "which layer a path belongs to",
     "completion": "print a completion script for a shell",
 }
 """Each is a module of this package with ``configure(parser)`` and ``run(arguments, config) -> exit
@@ -36,7 +43,10 @@ def program() -> NoReturn:
     gc.disable()
     # A terminated program cleans up as an interrupted one does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    sys.exit(main())
+    code = main()
+    sys.stderr.flush()
+    # Everything is written and closed: taking the interpreter down costs 4 ms more.
+    os._exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -85,6 +86,87 @@ def discard() -> None:
     """Send what is still buffered nowhere: standard output takes no more."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_STEP = 1024
+
+
+def size(count: int | None) -> str:
+    """Bytes for people: three digits and a unit."""
+    if count is None:
+        return "-"
+    value = float(count)
+    for unit in _UNITS:
+        if value < _STEP or unit == _UNITS[-1]:
+            break
+        value /= _STEP
+    return f"{count} B" if unit == "B" else f"{value:.{0 if value >= 100 else 1}f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """A time for people, in its largest unit."""
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def visible(path: bytes) -> str:
+    """A name of any bytes on one line: what cannot be printed is escaped, as Python does."""
+    return "".join(map(_visible, path.decode("utf-8", "surrogateescape")))
+
+
+def _visible(character: str) -> str:
+    if character.isprintable() and character != "\\":
+        return character
+    if "\udc80" <= character <= "\udcff":  # a byte that is no UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+@contextmanager
+def progress(
+    label: str, total: int | None, *, quiet: bool, counts_bytes: bool = True
+) -> Iterator[Callable[..., object] | None]:
+    """Show how far something is, on a terminal only.
+
+    Args:
+        label: what is done.
+        total: how much there is, or None where nobody knows.
+        quiet: show nothing.
+        counts_bytes: the numbers are bytes; else they are things.
+
+    Yields:
+        What takes the number that is done, and that of all where it is known only now; or None
+        where nothing is shown.
+    """
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    counts = (DownloadColumn(), TransferSpeedColumn()) if counts_bytes else (MofNCompleteColumn(),)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *counts,
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done, total=total: bar.update(task, completed=done, total=total)
 
 
 def table(

@@ -431,8 +431,12 @@ def test_the_same_base_under_every_driver(bench: Callable[[str], Bench]) -> None
     assert len(diffs) == 1
     with tarfile.open(fileobj=io.BytesIO(diffs.pop())) as tar:
         names = tar.getnames()
+        records = tar.getmember("executable").pax_headers
     assert names[0] == "."
     assert {"directory/below/file", "fifo", "symlink", "null"} <= set(names)
+    assert {"SCHILY.xattr.system.posix_acl_access", "SCHILY.xattr.security.capability"} <= set(
+        records
+    )
     assert "socket" not in names
 
 
@@ -473,6 +477,35 @@ def test_what_left_no_trace_is_found(one: Bench) -> None:
             file = tar.extractfile(f"directory/file-{number}")
             assert file is not None
             assert file.read() == b"two"
+
+
+def test_one_difference_is_enough(one: Bench) -> None:
+    """Each of these changes one thing, and no time of modification."""
+
+    def script(top: Path) -> None:
+        names = ("null", "disk", "dangling", "symlink-to-directory", "fifo", "small", "large")
+        with same_times(top, *(top / name for name in names)):
+            os.setxattr(top / "small", "user.comment", b"?")
+            os.setxattr(top / "large", "user.new", b"")
+            os.setxattr(top / "fifo", "trusted.note", b"")
+            os.setxattr(top / "symlink-to-directory", "trusted.note", b"", follow_symlinks=False)
+            os.setxattr(top / "sticky", "user.note", b"")
+            (top / "closed").chmod(0o701)
+            os.chown(top / "empty", 1, 0)
+            os.chown(top / "unreadable", 0, 1)
+            (top / "dangling").unlink()
+            (top / "dangling").symlink_to("elsewhere")
+            for name, device in (("null", (1, 5)), ("disk", (259, 7))):
+                status = (top / name).stat()
+                (top / name).unlink()
+                os.mknod(top / name, status.st_mode, os.makedev(*device))
+                (top / name).chmod(stat.S_IMODE(status.st_mode))
+
+    layer = one.rig.layer(script, below=one.base)
+    names = ["closed", "dangling", "disk", "empty", "fifo", "large", "null", "small", "sticky"]
+    assert one.changes(layer) == [
+        f"C {name}" for name in (*names, "symlink-to-directory", "unreadable")
+    ]
 
 
 def test_edits_of_the_same_tick(one: Bench) -> None:

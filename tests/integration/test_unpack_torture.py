@@ -359,6 +359,6 @@ def test_compressed(new_bench: Callable[[str], Bench], compression: str) -> None
     layer, result = bench.add(packed)
     assert result.compression == compression
     assert (result.diff_id, result.diff_size) == (first.diff_id, first.diff_size)
-    assert (result.digest, result.stored_size) == (f"sha256:{_digest(packed)}", len(packed))
+    assert (result.digest, result.stored_size) == (None, len(packed))  # no one asked for it
     assert not differences(bench.rig.tree(plain), bench.rig.tree(layer))
     assert bench.reassembled(layer) == first.diff_id

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import resource
 import shutil
 import socket
 import stat
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -125,6 +127,14 @@ def pax(*records: bytes) -> bytes:
 def set_times(top: Path, seconds: float = TIME) -> None:
     for path in [*sorted(top.rglob("*"), reverse=True), top]:
         os.utime(path, ns=(0, int(seconds * 10**9)), follow_symlinks=False)
+
+
+@contextmanager
+def same_time(path: Path) -> Iterator[None]:
+    """Afterwards the time of modification is that from before."""
+    status = path.stat()
+    yield
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 # The tar
@@ -246,6 +256,12 @@ def test_numbers_and_targets_that_do_not_fit() -> None:
     )
     expected = block(b"f", 0, 0, b"2", b"t" * 100, mtime=0, owners=(0, 8**7 - 1))
     assert encode(header) == pax(*records) + expected
+
+
+def test_the_checksum_of_the_largest_bytes() -> None:
+    path, link = b"\xff" * 155 + b"/" + b"\xff" * 100, b"\xff" * 100
+    expected = block(path[156:], 0, 0, b"2", link, mtime=0, owners=(0, 0), prefix=path[:155])
+    assert encode(Header(path, b"2", link=link)) == expected
 
 
 def test_the_length_of_a_record_counts_its_own_digits() -> None:
@@ -442,6 +458,10 @@ def test_edits_that_leave_no_trace_in_the_metadata(trees: Trees) -> None:
     """The same size and time of modification: one byte of small and of large files, and of sparse
     ones.
     """
+    with (trees.lower / "punched").open("wb") as file:
+        file.truncate(64 << 20)
+        file.seek(20 << 20)
+        file.write(b"data")
     for name, size in (("small", 10), ("large", 3 << 20), ("same", 2 << 20)):
         (trees.lower / name).write_bytes(bytes(size - 1) + b"x")
     for name in ("sparse", "hole"):
@@ -452,12 +472,12 @@ def test_edits_that_leave_no_trace_in_the_metadata(trees: Trees) -> None:
     trees.copy()
     for name, at in (("small", 9), ("large", (2 << 20) + 5), ("sparse", 40 << 20), ("hole", 0)):
         path = trees.upper / name
-        status = path.stat()
-        with path.open("r+b") as file:
+        with same_time(path), path.open("r+b") as file:
             file.seek(at)
             file.write(b"y")
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert trees.changes() == ["C hole", "C large", "C small", "C sparse"]
+    with same_time(trees.upper / "punched"), (trees.upper / "punched").open("wb") as file:
+        file.truncate(64 << 20)
+    assert trees.changes() == ["C hole", "C large", "C punched", "C small", "C sparse"]
 
 
 def test_holes_that_were_filled_with_zeros_are_no_change(trees: Trees) -> None:
@@ -487,6 +507,32 @@ def test_a_directory_comes_before_what_is_in_it(trees: Trees) -> None:
     (trees.upper / "a/b/c/file").write_bytes(b"changed")
     (trees.upper / "a-b/file").write_bytes(b"changed")
     assert trees.changes() == ["C a", "C a/b", "C a/b/c", "C a/b/c/file", "C a-b", "C a-b/file"]
+
+
+def test_names_go_by_their_bytes(trees: Trees) -> None:
+    """Also those that are no text, between those that are."""
+    names = [b"a", b"a\n", b"\xc3\xa4", b"\xe4", b"\xee\x80\x80", b"\xf0\x9f\x98\x80", b"\xff"]
+    for name in names:
+        os.mkdir(os.path.join(os.fsencode(trees.upper), name))
+    set_root_time(trees)
+    with opened_directory(trees.upper) as upper:
+        assert [change.path for change in changes(upper, None, None)] == [b"", *names]
+
+
+def test_reading_leaves_no_trace(trees: Trees) -> None:
+    """Times of access of directories and files stay as they were."""
+    (trees.lower / "d").mkdir()
+    (trees.lower / "d/file").write_bytes(b"content")
+    trees.copy()
+    (trees.upper / "d/new").write_bytes(b"content")
+    paths = [
+        top / name for top in (trees.upper, trees.lower) for name in ("d/new", "d/file", "d", ".")
+    ]
+    paths = [path for path in paths if path.exists()]
+    for path in paths:
+        os.utime(path, ns=(1, TIME * 10**9))  # so long ago that reading would change it
+    assert trees.pack() != END
+    assert [path.stat().st_atime_ns for path in paths] == [1] * 7
 
 
 def test_other_kinds_and_deletions(trees: Trees) -> None:
@@ -602,6 +648,16 @@ def dig(top: Path, names: list[bytes]) -> None:
     os.close(fd)
 
 
+@contextmanager
+def few_open_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files() + 250, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.mark.parametrize(
     "names", [[b"n" * 255] * 40, [b"m"] * 400], ids=["over PATH_MAX", "400 levels"]
 )
@@ -609,7 +665,11 @@ def test_deep_trees(trees: Trees, names: list[bytes]) -> None:
     """More levels than files may be open, and on the way up the rest of each."""
     dig(trees.upper, names)
     dig(trees.lower, names[:-1])
-    with opened_directory(trees.upper) as upper, opened_directory(trees.lower) as lower:
+    with (
+        opened_directory(trees.upper) as upper,
+        opened_directory(trees.lower) as lower,
+        few_open_files(),
+    ):
         base = [change.path for change in changes(upper, None, None)]
         assert len(base) == 1 + 3 * len(names)
         assert base[-1] == b"z"

@@ -1,0 +1,73 @@
+"""What the layers take, from what was counted when they were made; nothing is walked."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from storagedrivers.cli import output
+from storagedrivers.storage import Storage
+
+if TYPE_CHECKING:
+    from storagedrivers.config import StorageConfig
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "-v", "--layers", action="store_true", help="each layer: its own bytes, and shared ones"
+    )
+
+
+def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
+    """Run the command."""
+    from storagedrivers.stores.usage import driver_usage, filesystem, layer_usage
+
+    with Storage.open(config, read_only=True) as storage:
+        drivers = driver_usage(storage.layers)
+        free = filesystem(storage.layers)
+        layers = layer_usage(storage.layers) if arguments.layers else []
+    if arguments.json:
+        output.document(
+            {
+                "schema": 1,
+                "filesystem": free._asdict(),
+                "drivers": [one._asdict() for one in drivers],
+                "layers": [one._asdict() for one in layers] if arguments.layers else None,
+            }
+        )
+        return 0
+    output.table(
+        ("DRIVER", "LAYERS", "BYTES", "INODES", "WRITABLE", "TRASH"),
+        [
+            (
+                one.driver,
+                str(one.layers),
+                output.size(one.bytes),
+                str(one.inodes),
+                str(one.uncounted),
+                str(one.trash),
+            )
+            for one in drivers
+        ],
+    )
+    if arguments.layers:
+        output.line()
+        output.table(
+            ("LAYER", "DRIVER", "UNIQUE", "SHARED", "INODES", "CHILDREN"),
+            [
+                (
+                    one.id,
+                    one.driver,
+                    output.size(one.unique),
+                    output.size(one.shared),
+                    "-" if one.inodes is None else str(one.inodes),
+                    str(one.children),
+                )
+                for one in layers
+            ],
+        )
+    output.line()
+    inodes = f", {free.inodes_free} of {free.inodes} inodes" if free.inodes else ""
+    output.line(f"free: {output.size(free.bytes_free)} of {output.size(free.bytes)}{inodes}")
+    return 0

@@ -1,0 +1,137 @@
+"""Removes what :mod:`storagedrivers.stores.orphans` finds, each with a last look whether it still
+belongs to no one. Crosses no mount and follows no symlink.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from storagedrivers.driver import TRASH
+from storagedrivers.errors import InUseError, StorageDriversError, UnmountError
+from storagedrivers.linux import busy, mount, tree
+from storagedrivers.linux.mountinfo import mount_of
+from storagedrivers.stores import locks, records
+from storagedrivers.stores.orphans import Kind, Orphan, driver_or_none, find_orphans
+
+if TYPE_CHECKING:
+    from storagedrivers.stores.layers import LayerStore
+
+__all__ = ["Collected", "Kind", "Orphan", "collect", "find_orphans"]
+
+
+class Collected(NamedTuple):
+    """What became of an orphan: gone, or why it is not."""
+
+    orphan: Orphan
+    problem: str = ""
+
+
+def collect(store: LayerStore, orphans: Iterable[Orphan]) -> Iterator[Collected]:
+    """Remove *orphans*; one that cannot be removed does not keep the others."""
+    for orphan in orphans:
+        if orphan.in_use:
+            yield Collected(orphan, f"it is in use: {orphan.in_use}")
+            continue
+        try:
+            _COLLECTORS[orphan.kind](store, orphan)
+        except (OSError, StorageDriversError) as error:
+            details = getattr(error, "details", None)
+            yield Collected(orphan, f"{error}{f' ({details})' if details else ''}")
+        else:
+            yield Collected(orphan)
+
+
+def _collect_layer(store: LayerStore, orphan: Orphan) -> None:
+    row = records.by_id(store.database, orphan.owner)
+    if row is not None and row.driver == orphan.driver:
+        return  # it has got one: a database was put back
+    driver = driver_or_none(store, orphan.driver)
+    if driver is not None and os.path.isdir(orphan.path):
+        driver.remove(orphan.owner)
+        return
+    home = os.path.dirname(orphan.path)
+    os.makedirs(f"{home}/{TRASH}", mode=0o700, exist_ok=True)
+    discarded = f"{home}/{TRASH}/{orphan.owner}.{os.urandom(6).hex()}"
+    with suppress(FileNotFoundError):
+        os.rename(orphan.path, discarded)
+    _remove(discarded)
+
+
+def _collect_trash(store: LayerStore, orphan: Orphan) -> None:
+    driver = driver_or_none(store, orphan.driver)
+    if driver is None:
+        _remove(orphan.path)
+        return
+    with tree.opened_directory(os.path.dirname(orphan.path)) as fd:
+        driver.delete(fd, os.path.basename(orphan.path))
+
+
+def _collect_lock(store: LayerStore, orphan: Orphan) -> None:
+    if lock := locks.try_lock(orphan.path):
+        lock.release()
+
+
+def _collect_path(store: LayerStore, orphan: Orphan) -> None:
+    _remove(orphan.path)
+
+
+def _collect_mountpoint(store: LayerStore, orphan: Orphan) -> None:
+    try:
+        os.rmdir(orphan.path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        _remove(orphan.path)
+
+
+def _collect_mount(store: LayerStore, orphan: Orphan) -> None:
+    point = os.path.realpath(orphan.path)
+    while (entry := mount_of(point)) is not None and entry.mountpoint == point:
+        try:
+            mount.unmount(point)
+        except UnmountError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise InUseError(f"{point} is busy", holders=busy.find_users(point)) from error
+    os.rmdir(orphan.path)
+
+
+def _collect_row(store: LayerStore, orphan: Orphan) -> None:
+    store.problems.clear()
+    store.recover()
+    left = records.by_id(store.database, orphan.owner)
+    if left is not None and left.state is not records.LayerState.READY and store.problems:
+        raise OSError(store.problems[-1])
+
+
+def _collect_mount_row(store: LayerStore, orphan: Orphan) -> None:
+    with store.database.transaction() as connection:
+        connection.execute(
+            "DELETE FROM mounts WHERE layer = ? AND place = ? AND boot = ?", orphan.key
+        )
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError), tree.opened_directory(os.path.dirname(path)) as fd:
+        tree.remove_tree(fd, os.path.basename(path))
+
+
+_COLLECTORS: dict[Kind, Callable[[LayerStore, Orphan], None]] = {
+    Kind.LAYER: _collect_layer,
+    Kind.TRASH: _collect_trash,
+    Kind.LINK: _collect_path,
+    Kind.TAR: _collect_path,
+    Kind.LOCK: _collect_lock,
+    Kind.STAGING: _collect_path,
+    Kind.SCRATCH: _collect_path,
+    Kind.MOUNT: _collect_mount,
+    Kind.MOUNTPOINT: _collect_mountpoint,
+    Kind.ROW: _collect_row,
+    Kind.MOUNT_ROW: _collect_mount_row,
+}

@@ -1,0 +1,160 @@
+"""Says to what a path in a graph root or a run root belongs."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from storagedrivers.driver import TRASH
+from storagedrivers.linux.mountinfo import is_below
+from storagedrivers.model import is_layer_id
+from storagedrivers.stores import records
+from storagedrivers.stores.database import NAME
+from storagedrivers.stores.orphans import driver_or_none, linked_layer
+
+if TYPE_CHECKING:
+    from storagedrivers.stores.layers import LayerStore
+
+_MOUNTPOINT = re.compile(r"(.+)-(?:ro|rw)")
+
+
+class Owner(NamedTuple):
+    """To what a path belongs.
+
+    Attributes:
+        kind: ``layer``, ``mountpoint``, ``link``, ``trash``, ``tar``, ``lock``, ``staging`` or
+            ``store``.
+        layer: the layer's id; empty where it is none's.
+        driver: the layer's driver.
+        known: whether the layer has a row; what has none is an orphan.
+        inside: the path in the layer, from its root; empty outside of one.
+        provider: the layer of the chain that brings *inside*, where the driver can tell.
+        lowers: the layers below it, nearest first.
+        children: the layers right above it.
+        mounts: where it is mounted.
+    """
+
+    kind: str
+    layer: str = ""
+    driver: str = ""
+    known: bool = False
+    inside: str = ""
+    provider: str = ""
+    lowers: tuple[str, ...] = ()
+    children: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+
+
+def find_owner(store: LayerStore, path: str) -> Owner | None:
+    """The owner of *path*; None where it is not the store's."""
+    run_root = store.mount_table.run_root
+    parts = _below(path, store.root)
+    if parts is not None:
+        found = _in_root(store, parts)
+    elif (parts := _below(path, run_root)) is not None:
+        found = _in_run_root(parts)
+    else:
+        return None
+    return None if found is None else _with_references(store, found)
+
+
+def _below(path: str, directory: str) -> list[str] | None:
+    """The names that lead from *directory* to *path*; None where it does not lie there.
+
+    Inside of a layer nothing is resolved: its symlinks mean its own root.
+    """
+    plain = os.path.abspath(path)
+    head, tail = os.path.split(plain)
+    resolved = os.path.join(os.path.realpath(head), tail)
+    for one in (plain, resolved):
+        for top in (os.path.abspath(directory), os.path.realpath(directory)):
+            if is_below(one, top):
+                return os.path.relpath(one, top).split("/") if one != top else []
+    return None
+
+
+def _in_root(store: LayerStore, parts: list[str]) -> Owner | None:
+    match parts:
+        case []:
+            return Owner("store")
+        case ["tars", name, *_]:
+            return Owner("tar", name.removesuffix(".payload"))
+        case ["locks", name, *_]:
+            return Owner("lock", name if is_layer_id(name) else "")
+        case ["tmp", *_]:
+            return Owner("staging")
+        case ["locks" | "tars"]:
+            return Owner("store")
+        case [name] if name.startswith(NAME):
+            return Owner("store")
+        case [driver, *rest]:
+            return _in_home(store, driver, rest)
+    return None
+
+
+def _in_home(store: LayerStore, driver: str, rest: list[str]) -> Owner | None:
+    home = os.path.join(store.root, driver)
+    match rest:
+        case []:
+            known = os.path.isdir(os.path.join(home, TRASH))
+            return Owner("store", driver=driver) if known else None
+        case [name, *_] if name == TRASH:
+            layer = rest[1].partition(".")[0] if len(rest) > 1 else ""
+            return Owner("trash", layer, driver)
+        case [name, *inner] if is_layer_id(name):
+            inside = "/" + "/".join(inner[1:]) if inner else ""
+            return Owner("layer", name, driver, inside=inside)
+        case [_, *_]:  # a link of overlay2: it leads into the layer
+            if layer := linked_layer(home, "/".join(rest[:2])):
+                return Owner("link", layer, driver)
+    return None
+
+
+def _in_run_root(parts: list[str]) -> Owner | None:
+    match parts:
+        case ["mounts", name, *inner]:
+            if found := _MOUNTPOINT.fullmatch(name):
+                return Owner("mountpoint", found[1], inside="/" + "/".join(inner))
+            return None
+        case [] | ["mounts"] | ["lock"]:
+            return Owner("store")
+    return None
+
+
+def _with_references(store: LayerStore, owner: Owner) -> Owner:
+    if not owner.layer:
+        return owner
+    row = records.by_id(store.database, owner.layer)
+    # A removed layer's trash and a directory in another driver's home are nobody's.
+    if row is None or owner.kind == "trash" or owner.driver not in ("", row.driver):
+        return owner
+    lowers = store.lowers(row.id)
+    mounts = [record.path for record in store.mount_table.living(row.id, tidy=False)]
+    return owner._replace(
+        driver=row.driver,
+        known=True,
+        lowers=lowers,
+        children=tuple(store.children(row.id)),
+        mounts=tuple(mounts),
+        provider=_provider(store, row.driver, (row.id, *lowers), owner),
+    )
+
+
+def _provider(store: LayerStore, driver: str, chain: tuple[str, ...], owner: Owner) -> str:
+    """The topmost layer with the path, of drivers that keep a layer's changes by themselves."""
+    inside = owner.inside.strip("/")
+    driver_object = driver_or_none(store, driver)
+    if not inside or driver_object is None or owner.kind != "mountpoint":
+        return ""
+    for layer in chain:
+        with suppress(OSError):
+            changeset = driver_object.changeset(layer)
+            if changeset is None:
+                return ""
+            status = os.lstat(os.path.join(changeset.path, inside))
+            whiteout = stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+            return "" if whiteout else layer
+    return ""

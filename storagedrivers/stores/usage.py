@@ -1,0 +1,106 @@
+"""What a store takes, from its rows: nothing is walked, so it costs the same for any content."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from storagedrivers.driver import TRASH
+
+if TYPE_CHECKING:
+    from storagedrivers.stores.layers import LayerStore
+
+
+class LayerUsage(NamedTuple):
+    """One layer.
+
+    Attributes:
+        unique: bytes of its own files; None while it is writable and not counted.
+        shared: bytes of the files of all layers below it.
+        inodes: its own.
+        children: how many layers lie right above it; without it they cannot be.
+    """
+
+    id: str
+    driver: str
+    parent: str | None
+    unique: int | None
+    shared: int
+    inodes: int | None
+    children: int
+
+
+class DriverUsage(NamedTuple):
+    """All layers of one driver.
+
+    Attributes:
+        layers: how many.
+        bytes: of the files of all of them.
+        inodes: of all of them.
+        uncounted: how many of the layers are writable, and not in these sums.
+        trash: how many removals are not finished.
+    """
+
+    driver: str
+    layers: int
+    bytes: int
+    inodes: int
+    uncounted: int
+    trash: int
+
+
+class Filesystem(NamedTuple):
+    """The filesystem of the graph root, as statvfs(3) has it for this user."""
+
+    bytes: int
+    bytes_free: int
+    inodes: int
+    inodes_free: int
+
+
+def layer_usage(store: LayerStore) -> list[LayerUsage]:
+    """Every layer, the oldest first."""
+    rows = store.database.rows(
+        "SELECT id, driver, parent, size, inodes FROM layers WHERE state = 'ready' ORDER BY number"
+    )
+    below: dict[str, int] = {}  # bytes of a layer and all below it
+    children: dict[str | None, int] = {}
+    for layer, _, parent, size, _ in rows:  # a layer comes after the one it lies on
+        below[layer] = (size or 0) + below.get(parent, 0)
+        children[parent] = children.get(parent, 0) + 1
+    return [
+        LayerUsage(
+            layer, driver, parent, size, below.get(parent, 0), inodes, children.get(layer, 0)
+        )
+        for layer, driver, parent, size, inodes in rows
+    ]
+
+
+def driver_usage(store: LayerStore) -> list[DriverUsage]:
+    """Every driver that has layers here, by name."""
+    rows = store.database.rows(
+        "SELECT driver, COUNT(*), COALESCE(SUM(size), 0), COALESCE(SUM(inodes), 0),"
+        " SUM(size IS NULL) FROM layers WHERE state = 'ready' GROUP BY driver ORDER BY driver"
+    )
+    return [
+        DriverUsage(driver, layers, size, inodes, uncounted, _trash(store, driver))
+        for driver, layers, size, inodes, uncounted in rows
+    ]
+
+
+def filesystem(store: LayerStore) -> Filesystem:
+    """Of the graph root."""
+    found = os.statvfs(store.root)
+    return Filesystem(
+        found.f_blocks * found.f_frsize,
+        found.f_bavail * found.f_frsize,
+        found.f_files,
+        found.f_favail,
+    )
+
+
+def _trash(store: LayerStore, driver: str) -> int:
+    try:
+        return len(os.listdir(os.path.join(store.root, driver, TRASH)))
+    except FileNotFoundError:
+        return 0

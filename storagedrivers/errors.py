@@ -41,7 +41,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-
 _LONGEST_SHOWN = 300  # bytes of an entry's name in a sentence
 
 

@@ -19,23 +19,21 @@ from __future__ import annotations
 import os
 import struct
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import BinaryIO
 
 from storagedrivers.archive.compression import zstd_module
+from storagedrivers.archive.output import BUFFER, Output, Write
 from storagedrivers.errors import CorruptStoreError
 from storagedrivers.linux import tree
 
 _VERSION = 1
 _LEVEL = 1
-_BUFFER = 1 << 20  # bytes
 _LITERAL, _PAYLOAD = struct.Struct("<cQ"), struct.Struct("<cI")
 _ONE_PART = struct.Struct("<IQQ")
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _MAX_RECORD = 64 << 20  # bytes; a longer one is no record
-
-Write = Callable[[bytes | memoryview], object]
 
 PAYLOAD_SUFFIX = ".payload"
 
@@ -62,7 +60,7 @@ class KeptWriter:
         """The next bytes of the tar, which the tree does not hold."""
         self._literals.append(data)
         self._literal_size += len(data)
-        if self._literal_size > _BUFFER:
+        if self._literal_size > BUFFER:
             self._end_literal()
 
     def payload(self, path: bytes, parts: Sequence[tuple[int, int]]) -> None:
@@ -83,7 +81,7 @@ class KeptWriter:
         self._payload.write(struct.pack("<I", len(path)) + path + struct.pack("<Q", size))
         offset = 0
         while offset < size:
-            data = os.pread(fd, _BUFFER, offset)
+            data = os.pread(fd, BUFFER, offset)
             self._payload.write(data)
             offset += len(data)
 
@@ -109,7 +107,7 @@ class KeptWriter:
     def _record(self, data: bytes) -> None:
         self._records.append(data)
         self._records_size += len(data)
-        if self._records_size > _BUFFER:
+        if self._records_size > BUFFER:
             self._compress()
 
     def _compress(self) -> None:
@@ -132,14 +130,23 @@ def reassemble(kept: str, tree_fd: int, write: Write) -> None:
     Args:
         kept: the file that was kept of it.
         tree_fd: the layer's changeset directory, or the merged view of the layer.
-        write: takes the pieces in order; it must not keep a memoryview.
+        write: takes the pieces in order; they do not change afterwards, so another thread may
+            still read them.
 
     Raises:
         CorruptStoreError: the file is damaged, or the tree lost what it holds.
         OSError: something cannot be read.
     """
-    output = _Output(write)
+    output = Output(write)
     replaced = _replaced(kept + PAYLOAD_SUFFIX)
+    with tree.Walker(tree_fd) as walker:
+        _write_records(kept, walker, replaced, output)
+    output.flush()
+
+
+def _write_records(
+    kept: str, walker: tree.Walker, replaced: dict[bytes, deque[tuple[str, int]]], output: Output
+) -> None:
     for record in kept_records(kept):
         if isinstance(record, (bytes, memoryview)):
             output.put(record)
@@ -150,13 +157,16 @@ def reassemble(kept: str, tree_fd: int, write: Write) -> None:
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
         else:
             offset = 0
-            fd = _open_payload(tree_fd, path)
+            fd = _open_payload(walker, path)
         try:
             for start, length in parts:
-                output.copy(fd, offset + start, length, path)
+                if not output.copy(fd, offset + start, length):
+                    raise CorruptStoreError(
+                        f"the layer's file {path!r} is too short",
+                        resolution="remove the layer and add it again",
+                    )
         finally:
             os.close(fd)
-    output.flush()
 
 
 def kept_records(kept: str) -> Iterator[bytes | tuple[bytes, list[tuple[int, int]]]]:
@@ -226,10 +236,10 @@ class _Records:
 
     def _next_piece(self) -> bytes:
         while not self._decompressor.eof:
-            data = self._file.read(_BUFFER) if self._decompressor.needs_input else b""
+            data = self._file.read(BUFFER) if self._decompressor.needs_input else b""
             if not data and self._decompressor.needs_input:
                 break
-            if piece := self._decompressor.decompress(data, _BUFFER):
+            if piece := self._decompressor.decompress(data, BUFFER):
                 return bytes(piece)
         raise EOFError("it breaks off")
 
@@ -250,52 +260,13 @@ def _replaced(path: str) -> dict[bytes, deque[tuple[str, int]]]:
     return found
 
 
-def _open_payload(tree_fd: int, path: bytes) -> int:
+def _open_payload(walker: tree.Walker, path: bytes) -> int:
+    directory, _, name = path.rpartition(b"/")
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        return tree.open_file_below(tree_fd, path)
+        return os.open(name, flags, dir_fd=walker.go(directory))
     except OSError as error:
         raise CorruptStoreError(
             f"the layer's file {path!r} cannot be read: {error.strerror}",
             resolution="remove the layer and add it again",
         ) from error
-
-
-class _Output:
-    """Joins small pieces before they are written: a write for each would take most of the time."""
-
-    def __init__(self, write: Write) -> None:
-        self._write = write
-        self._buffer = bytearray(_BUFFER)
-        self._view = memoryview(self._buffer)
-        self._used = 0
-
-    def put(self, data: bytes) -> None:
-        if self._used + len(data) > _BUFFER:
-            self.flush()
-            if len(data) > _BUFFER:
-                self._write(data)
-                return
-        self._view[self._used : self._used + len(data)] = data
-        self._used += len(data)
-
-    def copy(self, fd: int, offset: int, length: int, path: bytes) -> None:
-        """Read that part of a file."""
-        while length:
-            if self._used == _BUFFER:
-                self.flush()
-            room = self._view[self._used : self._used + length]
-            count = os.preadv(fd, [room], offset)
-            if not count:
-                raise CorruptStoreError(
-                    f"the layer's file {path!r} is {length} bytes too short",
-                    resolution="remove the layer and add it again",
-                )
-            self._used += count
-            offset += count
-            length -= count
-
-    def flush(self) -> None:
-        if self._used:
-            # Bytes of their own: whoever takes them may hash them in another thread.
-            self._write(bytes(self._view[: self._used]))
-            self._used = 0

@@ -11,6 +11,7 @@ import stat
 
 from storagedrivers.archive.changes import Difference, differences
 from storagedrivers.archive.compare import attributes, attributes_at, has_holes, open_file
+from storagedrivers.archive.output import Write
 from storagedrivers.archive.writer import (
     BLOCK_DEVICE,
     CHARACTER_DEVICE,
@@ -21,7 +22,6 @@ from storagedrivers.archive.writer import (
     SYMLINK,
     Header,
     TarWriter,
-    Write,
 )
 from storagedrivers.errors import UnrepresentableError
 from storagedrivers.model import WhiteoutFormat

@@ -23,11 +23,11 @@ class Hasher:
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
-        self._pieces: Queue[bytes | None] = Queue(_AHEAD)
+        self._pieces: Queue[bytes | memoryview | None] = Queue(_AHEAD)
         self._thread = threading.Thread(target=self._work, name="storagedrivers-hash", daemon=True)
         self._thread.start()
 
-    def update(self, piece: bytes) -> None:
+    def update(self, piece: bytes | memoryview) -> None:
         """Add bytes, which must not change any more."""
         self._pieces.put(piece)
 

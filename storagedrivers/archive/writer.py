@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 from zlib import adler32
 
 from storagedrivers.archive.header import BLOCK, XATTR_PREFIX
+from storagedrivers.archive.output import BUFFER, Output, Write
 from storagedrivers.errors import DiffError
-
-Write = Callable[[bytes | memoryview], object]
 
 REGULAR, HARD_LINK, SYMLINK = b"0", b"1", b"2"
 CHARACTER_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO = b"3", b"4", b"5", b"6"
 
-_BUFFER = 1 << 20  # bytes
-_ZEROS = bytes(_BUFFER)
+
+_ZEROS = bytes(BUFFER)
 _SECOND = 1_000_000_000
 _MAX_NAME, _MAX_PREFIX = 100, 155  # bytes; of ustar's fields
 _MAX_SMALL, _MAX_LARGE = 8**7 - 1, 8**11 - 1  # of its numbers
@@ -61,14 +60,11 @@ class TarWriter:
     """Headers and payloads, in order; ``finish`` writes the end."""
 
     def __init__(self, write: Write) -> None:
-        self._write = write
-        self._buffer = bytearray(_BUFFER)
-        self._view = memoryview(self._buffer)
-        self._used = 0
+        self._output = Output(write)
 
     def header(self, header: Header) -> None:
         """The next entry; *size* bytes of payload have to follow."""
-        self._put(encode(header))
+        self._output.put(encode(header))
 
     def payload(self, fd: int, size: int, name: bytes, *, holes: bool) -> None:
         """The first *size* bytes of the file *fd*, and what fills up its last block.
@@ -82,49 +78,23 @@ class TarWriter:
         for start, end in data_segments(fd, size) if holes else ((0, size),):
             if start is None:
                 self._zeros(end)
-            else:
-                self._copy(fd, start, end, name)
-        self._put(_ZEROS[: -size % BLOCK])
-
-    def finish(self) -> None:
-        """Write the end and what is still held back."""
-        self._put(_ZEROS[: 2 * BLOCK])
-        self._flush()
-
-    def _copy(self, fd: int, offset: int, end: int, name: bytes) -> None:
-        while offset < end:
-            if self._used == _BUFFER:
-                self._flush()
-            room = self._view[self._used : self._used + end - offset]
-            count = os.preadv(fd, [room], offset)
-            if not count:
+            elif not self._output.copy(fd, start, end - start):
                 raise DiffError(
                     "it became shorter while it was read",
                     entry=name,
                     resolution="stop what writes to the layer, or seal it first",
                 )
-            self._used += count
-            offset += count
+        self._output.put(_ZEROS[: -size % BLOCK])
+
+    def finish(self) -> None:
+        """Write the end and what is still held back."""
+        self._output.put(_ZEROS[: 2 * BLOCK])
+        self._output.flush()
 
     def _zeros(self, count: int) -> None:
         while count > 0:
-            self._put(_ZEROS[:count])
-            count -= _BUFFER
-
-    def _put(self, data: bytes) -> None:
-        if self._used + len(data) > _BUFFER:
-            self._flush()
-            if len(data) >= _BUFFER:
-                self._write(data)
-                return
-        self._view[self._used : self._used + len(data)] = data
-        self._used += len(data)
-
-    def _flush(self) -> None:
-        if self._used:
-            # Bytes of their own: whoever takes them may hash them in another thread.
-            self._write(bytes(self._view[: self._used]))
-            self._used = 0
+            self._output.put(_ZEROS[:count])
+            count -= BUFFER
 
 
 def data_segments(fd: int, size: int) -> Iterator[tuple[int | None, int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -55,21 +54,24 @@ def opened(store: LayerStore, layer: Layer, *, alone: bool = False) -> Iterator[
 
 
 class _Hashed:
-    """Counts and hashes what goes through."""
+    """Counts and hashes what goes through, beside the writing."""
 
     def __init__(self, write: Callable[[bytes | memoryview], object] | None) -> None:
+        from storagedrivers.archive.source import Hasher
+
         self._write = write
-        self._hash = hashlib.sha256()
+        self._hasher = Hasher()
         self.size = 0
 
     def __call__(self, data: bytes | memoryview) -> None:
-        self._hash.update(data)
+        self._hasher.update(data)
         self.size += len(data)
         if self._write is not None:
             self._write(data)
 
     def digest(self) -> str:
-        return f"sha256:{self._hash.hexdigest()}"
+        """Of everything; ends the thread. To be called in any case."""
+        return self._hasher.finish()
 
 
 def export(
@@ -77,18 +79,10 @@ def export(
 ) -> str:
     """See :meth:`LayerStore.export`; without *write* only the digest is wanted."""
     hashed = _Hashed(write)
-    kept = store.kept_path(layer.id)
-    if os.path.exists(kept):
-        from storagedrivers.archive.kept import reassemble
-
-        with opened(store, layer, alone=True) as content:
-            reassemble(kept, content.upper_fd, hashed)
-    else:
-        from storagedrivers.archive.pack import pack
-
-        with opened(store, layer) as content:
-            pack(*content, hashed)
-    diff_id = hashed.digest()
+    try:
+        _write_tar(store, layer, hashed)
+    finally:
+        diff_id = hashed.digest()
     if layer.diff_id is not None and layer.diff_id != diff_id:
         raise CorruptStoreError(
             f"layer {layer.id} is not what came in: its tar was {layer.diff_id},"
@@ -98,6 +92,22 @@ def export(
     if layer.diff_id is None and not layer.writable:
         _remember(store, layer, diff_id, hashed.size)
     return diff_id
+
+
+def _write_tar(
+    store: LayerStore, layer: Layer, write: Callable[[bytes | memoryview], object]
+) -> None:
+    kept = store.kept_path(layer.id)
+    if os.path.exists(kept):
+        from storagedrivers.archive.kept import reassemble
+
+        with opened(store, layer, alone=True) as content:
+            reassemble(kept, content.upper_fd, write)
+    else:
+        from storagedrivers.archive.pack import pack
+
+        with opened(store, layer) as content:
+            pack(*content, write)
 
 
 def compute_diff_id(store: LayerStore, layer: Layer) -> str:

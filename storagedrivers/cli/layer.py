@@ -29,7 +29,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     # Without a name of its own for the verbs, argparse imports what it formats help with.
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog=parser.prog)
     for name, (about, arguments, _) in VERBS.items():
-        arguments(verbs.add_parser(name, help=about, description=f"{about.capitalize()}."))
+        verb = verbs.add_parser(
+            name,
+            help=about,
+            description=f"{about.capitalize()}.",
+            formatter_class=parser.formatter_class,
+        )
+        arguments(verb)
 
 
 def run(arguments: argparse.Namespace, config: StorageConfig) -> int:

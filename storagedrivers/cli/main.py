@@ -37,6 +37,22 @@ code``.
 """
 
 
+class Formatter(argparse.HelpFormatter):
+    """Asks for the terminal's width when help is wanted: argparse makes a formatter for each option
+    that is added, too.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=78)
+
+    def format_help(self) -> str:
+        """The help, in the terminal's width."""
+        from shutil import get_terminal_size
+
+        self._width = get_terminal_size().columns - 2
+        return super().format_help()
+
+
 def program() -> NoReturn:
     """Run as a process of its own."""
     # What a start allocates stays until the end: collecting in between only costs milliseconds.
@@ -117,6 +133,7 @@ def command_parser(command: str, module: ModuleType) -> argparse.ArgumentParser:
         description=module.__doc__,
         parents=[global_options()],
         allow_abbrev=False,
+        formatter_class=Formatter,
     )
     module.configure(parser)
     return parser
@@ -124,7 +141,7 @@ def command_parser(command: str, module: ModuleType) -> argparse.ArgumentParser:
 
 def global_options() -> argparse.ArgumentParser:
     """The options that are taken before or after any command."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, formatter_class=Formatter)
     group = parser.add_argument_group("global options")
     group.add_argument("--root", metavar="DIR", help="graph root, where the store is")
     group.add_argument("--run-root", metavar="DIR", help="mountpoints and locks")

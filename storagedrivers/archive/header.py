@@ -22,12 +22,12 @@ EXTENSIONS = b"xgLK"
 XATTR_PREFIX = b"SCHILY.xattr."
 
 _DECIMAL = re.compile(rb"-?[0-9]{1,20}")
-_TIME = re.compile(rb"(-?)([0-9]{1,20})(?:\.([0-9]*))?")
 _ENDS = b"\0 "
 _USUAL = re.compile(
     rb"([0-7]{7})[\0 ]" * 3 + rb"([0-7]{11})[\0 ]" * 2 + rb"([0-7]{6})\0 (.)", re.DOTALL
 )
 """Mode, owners, size, time, checksum and type, as nearly all writers have them."""
+_OF_NO_USE = frozenset((b"atime", b"ctime"))  # which GNU tar writes for every entry
 _SPARSE_KEYS = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
 
 
@@ -231,6 +231,8 @@ def apply_pax(entry: Entry, records: dict[bytes, bytes]) -> None:
         MalformedDiffError: a value that cannot be.
     """
     for key, value in records.items():
+        if key in _OF_NO_USE:
+            continue
         if key.startswith(XATTR_PREFIX):
             name = key[len(XATTR_PREFIX) :]
             if not name or b"\0" in name:
@@ -270,12 +272,12 @@ def decimal(entry: Entry, value: bytes) -> int:
 
 
 def _time(entry: Entry, value: bytes) -> int:
-    match = _TIME.fullmatch(value)
-    if not match:
+    number, _, fraction = value.partition(b".")
+    seconds = number.removeprefix(b"-")
+    if not seconds.isdigit() or len(seconds) > 20 or not (b"0" + fraction).isdigit():
         raise MalformedDiffError(f"{value[:40]!r} is no time", entry=entry.name)
-    sign, seconds, fraction = match.groups()
-    nanoseconds = int(seconds) * 1_000_000_000 + int((fraction or b"")[:9].ljust(9, b"0"))
-    return -nanoseconds if sign else nanoseconds
+    nanoseconds = int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0"))
+    return nanoseconds if number == seconds else -nanoseconds
 
 
 def set_sparse(entry: Entry, numbers: Iterable[int], real_size: int) -> None:

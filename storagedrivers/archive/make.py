@@ -159,6 +159,7 @@ class LayerMaker:
             if entry.size:
                 if self._kept is not None:
                     parts = [(0, entry.size)] if entry.sparse is None else entry.sparse
+                    self._reader.tell()
                     self._kept.payload(join(directory, name), parts)
                 self._reader.copy_payload(fd)
             elif entry.real_size:  # nothing but a hole

@@ -61,6 +61,7 @@ class Reader:
         self._max_entries = max_entries
         self._piece = b""
         self._at = 0
+        self._told = 0  # up to here the piece went to *literal*, or is payload
         self._left = 0  # payload of the entry that nobody asked for yet
         self._padding = 0
         self._global: dict[bytes, bytes] = {}
@@ -107,8 +108,15 @@ class Reader:
             raise MalformedDiffError("it ends behind an extended header", resolution=_TRUNCATED)
         self._drain()
 
+    def tell(self) -> None:
+        """Give *literal* what came before: what follows is not for it."""
+        if self._told < self._at:
+            self._literal(self._piece[self._told : self._at])
+            self._told = self._at
+
     def copy_payload(self, fd: int) -> None:
         """Write the payload of the entry at hand to the file *fd*, at its parts' places."""
+        self.tell()
         entry = self.entry
         assert entry is not None
         if entry.sparse is None:
@@ -129,7 +137,7 @@ class Reader:
                 continue
             count = min(available, length)
             view = memoryview(self._piece)[at : at + count]
-            self._at = at + count
+            self._at = self._told = at + count
             length -= count
             while (written := os.write(fd, view)) < len(view):
                 view = view[written:]
@@ -163,7 +171,7 @@ class Reader:
         rest = self._left + self._padding
         self._padding = 0
         while rest:
-            rest -= len(self._take_some(rest))
+            rest -= self._pass(rest)
         self._left = 0
 
     def _extension(self, entry: Entry) -> bytes:
@@ -245,8 +253,9 @@ class Reader:
 
     def _more(self) -> bool:
         """Whether there is another piece."""
+        self.tell()
         self._piece = self._source.next_piece()
-        self._at = 0
+        self._at = self._told = 0
         return bool(self._piece)
 
     def _next_piece(self) -> None:
@@ -264,19 +273,18 @@ class Reader:
             more = self._piece[: length - len(data)]
             self._at = len(more)
             data += more
-        self._literal(data)
         return data
 
-    def _take_some(self, limit: int) -> bytes:
-        """At least one and at most *limit* bytes, which are no payload."""
+    def _pass(self, limit: int) -> int:
+        """Pass over at least one and at most *limit* bytes, which are no payload; says how many."""
         if self._at == len(self._piece):
             self._next_piece()
-        data = self._piece[self._at : self._at + limit]
-        self._at += len(data)
-        self._literal(data)
-        return data
+        count = min(limit, len(self._piece) - self._at)
+        self._at += count
+        return count
 
     def _drain(self) -> None:
         """What follows the end marker belongs to the tar's digest too."""
         while self._at < len(self._piece) or self._more():
-            self._take_some(len(self._piece))
+            self._pass(len(self._piece))
+        self.tell()

@@ -13,7 +13,7 @@ from typing import Any
 
 from storagedrivers.errors import MalformedDiffError
 
-_MAX_OUTPUT = 1 << 20  # bytes of one piece
+_MAX_OUTPUT = 2 << 20  # bytes of one piece
 _MAX_XZ_MEMORY = 256 << 20  # bytes; xz -9 needs 65 MiB, a hostile header may ask for 4 GiB
 
 MAGIC_LENGTH = 6
@@ -36,7 +36,7 @@ def compression_of(head: bytes) -> str:
 
 
 class Decompressor:
-    """Bytes in, pieces of at most 1 MiB out."""
+    """Bytes in, pieces of at most 2 MiB out."""
 
     def __init__(self, compression: str) -> None:
         self._name = compression

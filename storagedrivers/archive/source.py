@@ -14,8 +14,8 @@ from typing import BinaryIO
 from storagedrivers.archive.compression import MAGIC_LENGTH, Decompressor, compression_of
 from storagedrivers.errors import DiffLimitError
 
-_PIECE = 1 << 20  # bytes that are read at once
-_AHEAD = 6  # pieces in each queue
+_PIECE = 2 << 20  # bytes that are read at once; measured: 1 MiB is slower, and so is 4
+_AHEAD = 4  # pieces in each queue
 
 
 class Hasher:

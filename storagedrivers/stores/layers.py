@@ -30,7 +30,7 @@ from storagedrivers.errors import (
     StorageDriversError,
     StoreError,
 )
-from storagedrivers.model import Change, Limits, check_layer_id, is_layer_id
+from storagedrivers.model import Change, FlawKind, Limits, check_layer_id, is_layer_id
 from storagedrivers.stores import records
 from storagedrivers.stores.database import Database
 from storagedrivers.stores.records import Durability, Layer, LayerState
@@ -55,6 +55,12 @@ class LayerStore:
     """The layers of one store.
 
     A reference to a layer is its id, the beginning of it, its DiffID or its ChainID.
+
+    Example:
+        >>> again = storage.layers.add(io.BytesIO(tar.read_bytes()))
+        >>> top = storage.layers.create(again.id)
+        >>> again.id == layer.id, storage.layers.lowers(top.id) == (layer.id,)
+        (True, True)
 
     Args:
         database: the store's.
@@ -218,7 +224,7 @@ class LayerStore:
         from storagedrivers.stores import making
 
         layer = self.get(reference).id
-        with self.locked(layer):
+        with self.locked(layer, leave=(OSError,)):  # a full disk: the layer may be sealed by then
             found = self.get(layer)
             if not found.writable:
                 return found
@@ -363,7 +369,13 @@ class LayerStore:
 
     @contextmanager
     def mounted(self, reference: str, *, read_only: bool = True) -> Iterator[Path]:
-        """Have a layer mounted for the length of a ``with`` block."""
+        """Have a layer mounted for the length of a ``with`` block.
+
+        Example:
+            >>> with storage.layers.mounted(layer.id) as path:
+            ...     print((path / "etc/motd").read_text(), end="")
+            hello
+        """
         layer = self.get(reference).id
         path = self.mount(layer, read_only=read_only)
         try:
@@ -384,7 +396,12 @@ class LayerStore:
         return content.opened(self, layer, alone=alone)
 
     def changes(self, reference: str) -> Iterator[Change]:
-        """What is different in a layer from what lies below it."""
+        """What is different in a layer from what lies below it; the root's path is empty.
+
+        Example:
+            >>> [(str(one.kind), one.path) for one in storage.layers.changes(layer.id)]
+            [('A', b''), ('A', b'etc'), ('A', b'etc/motd')]
+        """
         from storagedrivers.archive.changes import changes
 
         with self.opened(self.get(reference)) as opened:
@@ -392,6 +409,11 @@ class LayerStore:
 
     def export(self, reference: str, write: Callable[[bytes | memoryview], object]) -> str:
         """Write a layer's tar: the same bytes that came in, or else a canonical one.
+
+        Example:
+            >>> out = io.BytesIO()
+            >>> storage.layers.export(layer.id, out.write) == layer.diff_id
+            True
 
         Returns:
             The DiffID of what was written.
@@ -435,6 +457,8 @@ class LayerStore:
             if found is not None:
                 if found.state is not LayerState.READY:
                     self.discard(name)
+                elif found.writable:
+                    self._finish_sealing(found)
                 if process is not None:  # a driver may have tried something in its home
                     remove_scratch_of(process, self.driver_for(found.driver).home)
         except (StorageDriversError, OSError) as error:
@@ -443,11 +467,32 @@ class LayerStore:
         finally:
             lock.release()
 
+    def _finish_sealing(self, layer: Layer) -> None:
+        """Say in its row that a layer is sealed, if that is all that was missing."""
+        from storagedrivers.stores import making
+
+        driver = self.driver_for(layer.driver)
+        flaws = driver.flaws(layer.id, writable=True)
+        if any(flaw.kind is FlawKind.SEALED for flaw in flaws):
+            driver.seal(layer.id, self.lowers(layer.id))
+            making.publish(self, layer.id, driver, Durability.LAYER)
+
     @contextmanager
     def locked(
-        self, name: str, *, what: str | None = None, timeout: float = TIMEOUT
+        self,
+        name: str,
+        *,
+        what: str | None = None,
+        timeout: float = TIMEOUT,
+        leave: tuple[type[BaseException], ...] = (),
     ) -> Iterator[None]:
         """Hold the lock of a layer, or another of this store.
+
+        Args:
+            name: the layer's id, or of the other lock.
+            what: what is locked, for the sentence of the error.
+            timeout: seconds to wait for others.
+            leave: failures after which :meth:`recover` has something to finish.
 
         Raises:
             LockTimeoutError: someone else had it all the time; names the process.
@@ -457,7 +502,7 @@ class LayerStore:
         if self.database.read_only:
             raise ReadOnlyError(f"the store at {self.root} was opened for reading only")
         what = what or f"layer {name}"
-        with locks.locked(self._lock_path(name), what, timeout=timeout):
+        with locks.locked(self._lock_path(name), what, timeout=timeout, leave=leave):
             yield
 
     def _lock_path(self, name: str) -> str:

@@ -41,6 +41,10 @@ class Lock(NamedTuple):
             os.unlink(self.path)
         os.close(self.fd)
 
+    def leave(self) -> None:
+        """Give it back as a killed process would: who opens the store next finishes the work."""
+        os.close(self.fd)
+
 
 def try_lock(path: str) -> Lock | None:
     """Take the lock, or None where someone has it.
@@ -82,13 +86,16 @@ def _is_named(fd: int, path: str) -> bool:
 
 
 @contextmanager
-def locked(path: str, what: str, *, timeout: float = TIMEOUT) -> Iterator[None]:
+def locked(
+    path: str, what: str, *, timeout: float = TIMEOUT, leave: tuple[type[BaseException], ...] = ()
+) -> Iterator[None]:
     """Hold the lock for the length of a ``with`` block.
 
     Args:
         path: the file.
         what: what is locked, for the sentence of the error.
         timeout: how many seconds to wait for others.
+        leave: failures of the block after which something is still to be finished.
 
     Raises:
         LockTimeoutError: another process held it all the time.
@@ -97,8 +104,13 @@ def locked(path: str, what: str, *, timeout: float = TIMEOUT) -> Iterator[None]:
     lock = _waited_for(path, what, timeout)
     try:
         yield
-    finally:
+    except leave:
+        lock.leave()
+        raise
+    except BaseException:
         lock.release()
+        raise
+    lock.release()
 
 
 def _waited_for(path: str, what: str, timeout: float) -> Lock:

@@ -25,6 +25,7 @@ from storagedrivers.linux.loop import loop_device
 from storagedrivers.linux.mountinfo import read_mountinfo
 from storagedrivers.model import Mount
 from storagedrivers.storage import Storage
+from storagedrivers.stores.check import check
 from storagedrivers.stores.database import Database
 from storagedrivers.testing import filesystems
 
@@ -133,6 +134,7 @@ ABOVE = tar(a="changed", **{".wh.b": ""})
 def is_whole(storage: Storage) -> list[str]:
     """Every layer that is shown can be exported as what came in; gives their DiffIDs."""
     assert storage.warnings == ()
+    assert [str(finding) for finding in check(storage.layers, deep=True)] == []
     assert storage.database.rows("SELECT id FROM layers WHERE state != 'ready'") == []
     found = []
     for layer in storage.layers.ls():

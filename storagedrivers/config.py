@@ -34,7 +34,7 @@ class StorageConfig(NamedTuple):
 
     Attributes:
         root: the graph root, absolute.
-        run_root: mountpoints and locks; dies with the boot.
+        run_root: where layers are mounted; dies with the boot.
         driver: a driver's name, or None for the selection.
         policy: the policy's name.
         policy_file: a file with more policies, or None.

@@ -16,9 +16,10 @@ chosen once, when the store is made; it is a fact of the store from then on.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from storagedrivers.errors import GraphRootError, NotFoundError
 from storagedrivers.stores.database import Database
@@ -28,12 +29,43 @@ if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig
     from storagedrivers.driver import StorageDriver
     from storagedrivers.selector import Selection
+    from storagedrivers.stores.check import Finding
+    from storagedrivers.stores.gc import Collected
+    from storagedrivers.stores.owner import Owner
+    from storagedrivers.stores.repair import Repaired
+    from storagedrivers.stores.usage import DriverUsage, Filesystem, LayerUsage
 
 _DIRECTORIES = ("locks", "tars", "tmp")
 
 
+class StorageUsage(NamedTuple):
+    """What a store takes, as counted when its layers were made.
+
+    Attributes:
+        filesystem: that of the graph root.
+        drivers: the sums for each driver.
+        layers: each layer, the oldest first.
+    """
+
+    filesystem: Filesystem
+    drivers: list[DriverUsage]
+    layers: list[LayerUsage]
+
+
 class Storage:
     """An open store; a context manager that closes it.
+
+    Example:
+        >>> import io, tarfile, tempfile
+        >>> tar = io.BytesIO()
+        >>> tarfile.open(fileobj=tar, mode="w").close()  # a tar with nothing in it
+        >>> directory = tempfile.TemporaryDirectory()
+        >>> root, run_root = f"{directory.name}/root", f"{directory.name}/run"
+        >>> with Storage.open(root=root, run_root=run_root) as storage:
+        ...     layer = storage.layers.add(io.BytesIO(tar.getvalue()))
+        ...     [one.id == layer.id for one in storage.layers.ls()]
+        [True]
+        >>> directory.cleanup()
 
     Attributes:
         root: the graph root.
@@ -77,9 +109,10 @@ class Storage:
         What processes that were killed have left half done is finished, unless *read_only*.
 
         Example:
-            >>> with Storage.open(root="/var/lib/storagedrivers") as storage:  # doctest: +SKIP
+            >>> with Storage.open(root=root, read_only=True) as storage:
             ...     for layer in storage.layers.ls():
-            ...         print(layer.id, layer.size)
+            ...         print(layer.parent, layer.size, layer.inodes)
+            None 6 3
 
         Args:
             config: the settings; by default those of the environment and the usual files.
@@ -137,6 +170,91 @@ class Storage:
         """Bring the layers that were added with durability ``none`` to the disk."""
         self.layers.sync()
 
+    def check(self, *, deep: bool = False) -> Iterator[Finding]:
+        """What is wrong with the store, as it is found; changes nothing.
+
+        Example:
+            >>> [*storage.check(deep=True)]
+            []
+            >>> os.unlink(storage.layers.kept_path(layer.id))
+            >>> [finding.code for finding in storage.check()]
+            ['missing-kept']
+
+        Args:
+            deep: also read every layer that came in as a tar, and compare it with that.
+        """
+        from storagedrivers.stores.check import check
+
+        return check(self.layers, deep=deep)
+
+    def repair(self, *, deep: bool = False, yes: bool = False) -> list[Repaired]:
+        """Put right what :meth:`check` finds, and touch nothing else.
+
+        Example:
+            >>> os.unlink(storage.layers.kept_path(layer.id))
+            >>> [(str(one.finding.code), str(one.outcome)) for one in storage.repair()]
+            [('missing-kept', 'quarantined')]
+
+        Args:
+            deep: look for everything that a deep check finds.
+            yes: remove layers that lost something, with those above them, and files that no tar
+                brought.
+        """
+        from storagedrivers.stores.repair import repair
+
+        return [*repair(self.layers, [*self.check(deep=deep)], yes=yes)]
+
+    def gc(self, *, dry_run: bool = False) -> list[Collected]:
+        """Remove what lies in the graph root and in the run root and belongs to no layer.
+
+        Example:
+            >>> orphan = storage.root / "tars" / "gone"
+            >>> _ = orphan.write_bytes(b"")
+            >>> [(str(one.orphan.kind), one.problem) for one in storage.gc(dry_run=True)]
+            [('tar', '')]
+            >>> _ = storage.gc()
+            >>> orphan.exists()
+            False
+
+        Args:
+            dry_run: only say what would be removed.
+
+        Returns:
+            Each orphan, with the problem where it is still there for another reason than *dry_run*.
+        """
+        from storagedrivers.stores.gc import Collected, collect, find_orphans
+
+        orphans = find_orphans(self.layers)
+        if dry_run:
+            return [Collected(one, one.in_use and f"it is in use: {one.in_use}") for one in orphans]
+        return [*collect(self.layers, orphans)]
+
+    def df(self) -> StorageUsage:
+        """What the store takes; nothing is walked.
+
+        Example:
+            >>> [(one.unique, one.shared, one.inodes) for one in storage.df().layers]
+            [(6, 0, 3)]
+        """
+        from storagedrivers.stores.usage import driver_usage, filesystem, layer_usage
+
+        return StorageUsage(
+            filesystem(self.layers), driver_usage(self.layers), layer_usage(self.layers)
+        )
+
+    def owner(self, path: str | os.PathLike[str]) -> Owner | None:
+        """To what a path in the graph root or the run root belongs; None where it is not the
+        store's.
+
+        Example:
+            >>> owner = storage.owner(storage.root / layer.driver / layer.id)
+            >>> owner.kind, owner.layer == layer.id, owner.children
+            ('layer', True, ())
+        """
+        from storagedrivers.stores.owner import find_owner
+
+        return find_owner(self.layers, os.fspath(path))
+
     def close(self) -> None:
         """Close the database. What is mounted stays mounted."""
         self.database.close()
@@ -183,7 +301,11 @@ def _opened(config: StorageConfig, *, read_only: bool) -> tuple[Database, tuple[
     except NotFoundError:
         pass
     if read_only:
-        raise NotFoundError(f"{root} holds no store")
+        raise NotFoundError(
+            f"{root} holds no store",
+            resolution="name another graph root with --root DIR; "
+            "storagedrivers layer add and layer create make a store",
+        )
     return _made(config, root)
 
 

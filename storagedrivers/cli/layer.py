@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             help=about,
             description=f"{about.capitalize()}.",
             formatter_class=parser.formatter_class,
+            allow_abbrev=False,
         )
         arguments(verb)
 
@@ -76,7 +77,7 @@ def _configure_add(parser: argparse.ArgumentParser) -> None:
 
 
 def _add(arguments: argparse.Namespace, config: StorageConfig) -> int:
-    with opened(config) as storage, _tar(arguments.tar) as (stream, total):
+    with _tar(arguments.tar) as (stream, total), opened(config) as storage:
         with output.progress("adding", total, quiet=arguments.json) as progress:
             layer = storage.layers.add(
                 stream,

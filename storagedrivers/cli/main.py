@@ -144,7 +144,7 @@ def global_options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, formatter_class=Formatter)
     group = parser.add_argument_group("global options")
     group.add_argument("--root", metavar="DIR", help="graph root, where the store is")
-    group.add_argument("--run-root", metavar="DIR", help="mountpoints and locks")
+    group.add_argument("--run-root", metavar="DIR", help="where layers are mounted")
     group.add_argument("--driver", dest="driver_name", metavar="NAME", help="this driver or none")
     group.add_argument("--policy", dest="policy_name", metavar="NAME", help="the order of drivers")
     group.add_argument("--policy-file", metavar="FILE", help="more policies")

@@ -75,7 +75,7 @@ class Reader:
         local: dict[bytes, bytes] = {}
         name = link = None
         while (block := self._next_header()) is not None:
-            entry = self.entry = parse_header(block)
+            entry = self.entry = self._parse_header(block)
             kind = entry.type
             if kind in EXTENSIONS:
                 data = self._extension(entry)
@@ -159,6 +159,17 @@ class Reader:
                 resolution="raise the limit if you trust where it comes from",
             )
         return block
+
+    def _parse_header(self, block: bytes) -> Entry:
+        try:
+            return parse_header(block)
+        except MalformedDiffError as error:
+            if self.count > 1 or block[257:262] == b"ustar":
+                raise
+            raise MalformedDiffError(
+                "it is no tar, plain or compressed with gzip, zstd, xz or bzip2",
+                details=error.brief,
+            ) from error
 
     def _expect_payload(self, entry: Entry) -> None:
         if entry.size >> 63:

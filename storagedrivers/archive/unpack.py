@@ -43,6 +43,7 @@ from storagedrivers.archive.places import Lower
 from storagedrivers.archive.source import Source
 from storagedrivers.errors import (
     DigestMismatchError,
+    MalformedDiffError,
 )
 from storagedrivers.linux import tree
 from storagedrivers.model import Limits, Unpacked, WhiteoutFormat
@@ -96,6 +97,10 @@ def unpack(
                 max_entries=limits.entries,
             )
             layer.make_all()
+            if not source.size:
+                raise MalformedDiffError(
+                    "it is empty", resolution="see whether what should have written it failed"
+                )
             found_diff_id, found_digest = source.digests()
             _expect("the uncompressed tar", diff_id, found_diff_id)
             _expect("the tar as it came", digest, found_digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -60,13 +61,28 @@ def error(problem: Exception) -> None:
         import traceback
 
         traceback.print_exception(problem)
-    note(f"storagedrivers: {problem}")
+    note(f"storagedrivers: {_sentence(problem)}")
     details = getattr(problem, "details", None)
     for detail in details.splitlines() if details else ():
         note(f"  {detail}")
-    resolution = getattr(problem, "resolution", None)
+    resolution = getattr(problem, "resolution", None) or _usual_remedy(problem)
     if resolution:
         note(f"  → {resolution}")
+
+
+def _sentence(problem: Exception) -> str:
+    """What the kernel said, without its number where it has words."""
+    if type(problem).__str__ is OSError.__str__ and isinstance(problem, OSError):
+        name = f"{problem.filename}: " if problem.filename is not None else ""
+        return f"{name}{problem.strerror or problem}"
+    return str(problem)
+
+
+def _usual_remedy(problem: Exception) -> str | None:
+    number = getattr(problem, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "make room there: what was begun is undone"
+    return "run as root" if number in (errno.EPERM, errno.EACCES) and os.geteuid() else None
 
 
 def _debugging() -> bool:

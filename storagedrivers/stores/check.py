@@ -88,6 +88,8 @@ class Finding(NamedTuple):
 _ANEW = "storagedrivers repair, then add the layer from its tar again"
 _GC = "storagedrivers gc"
 _REPAIR = "storagedrivers repair"
+_REPAIR_DEEP = "storagedrivers repair --deep"  # what only a deep check finds
+_ANEW_DEEP = f"{_REPAIR_DEEP}, then add the layer from its tar again"
 
 
 def check(
@@ -340,7 +342,9 @@ def is_from_below(difference: Difference, wrong_below: frozenset[bytes]) -> bool
 
 
 def _content_finding(layer: Layer, place: str, message: str) -> Finding:
-    return Finding("content", Severity.ERROR, layer.id, place, message, _ANEW, Remedy.QUARANTINE)
+    return Finding(
+        "content", Severity.ERROR, layer.id, place, message, _ANEW_DEEP, Remedy.QUARANTINE
+    )
 
 
 def differences_of(store: LayerStore, layer: Layer) -> tuple[list[Difference], bool]:
@@ -372,9 +376,9 @@ def _of_difference(layer: Layer, difference: Difference) -> Finding:
     from storagedrivers.archive.verify import What
 
     if difference.what in MENDABLE:
-        severity, remedy, action = Severity.WARNING, Remedy.MEND, _REPAIR
+        severity, remedy, action = Severity.WARNING, Remedy.MEND, _REPAIR_DEEP
     elif difference.what is What.EXTRA:
-        severity, remedy, action = Severity.WARNING, Remedy.TAKE_AWAY, f"{_REPAIR} --yes"
+        severity, remedy, action = Severity.WARNING, Remedy.TAKE_AWAY, f"{_REPAIR_DEEP} --yes"
     else:
         severity, remedy, action = Severity.ERROR, Remedy.QUARANTINE, _ANEW
     path = "/" + os.fsdecode(difference.path)

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from storagedrivers.errors import (
     InUseError,
+    MountError,
     NotFoundError,
     UnmountError,
     UnsafePathError,
@@ -241,6 +242,12 @@ def _make_private(directory: str) -> bool:
     try:
         syscalls.mount(None, directory, None, syscalls.MS_PRIVATE, None)
     except OSError as error:
+        if error.errno == errno.EPERM:
+            raise MountError(
+                f"this process may not mount below {directory}",
+                errno=errno.EPERM,
+                resolution="run as root, or in a user and mount namespace: unshare -rm",
+            ) from error
         if error.errno != errno.EINVAL:
             raise
         return False

@@ -219,7 +219,7 @@ ARCHIVES = [
     Hostile(
         "gzip members of nothing",
         lambda _: _empty_members(),
-        None,  # as a tar without entries is; a digest tells whether it is the one
+        MalformedDiffError,  # not one byte came out
         "each takes memory",
     ),
     Hostile("a byte at a time", lambda _: _slow(), None, "a short read is taken for the end"),

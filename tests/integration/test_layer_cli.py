@@ -391,7 +391,7 @@ def test_check_repair_and_their_exit_codes(program: Program) -> None:
     done = program("check", "--deep", code=1)
     assert done.text.splitlines() == [
         f"warning: mode: layer {layer} /d/f: its mode is 0600, and was 0644",
-        "  → storagedrivers repair",
+        "  → storagedrivers repair --deep",
     ]
     (finding,) = program.document("check", "check", "--deep", code=1)["findings"]
     assert (finding["code"], finding["layer"], finding["path"]) == ("mode", layer, "/d/f")

@@ -97,13 +97,7 @@ def unpack(
                 max_entries=limits.entries,
             )
             layer.make_all()
-            if not source.size:
-                raise MalformedDiffError(
-                    "it is empty", resolution="see whether what should have written it failed"
-                )
-            found_diff_id, found_digest = source.digests()
-            _expect("the uncompressed tar", diff_id, found_diff_id)
-            _expect("the tar as it came", digest, found_digest)
+            found_diff_id, found_digest = _checked_digests(source, diff_id, digest)
             target.finish(layer.deletions, layer.directories, layer.warnings)
             whole = True
         return Unpacked(
@@ -120,6 +114,19 @@ def unpack(
         source.close()
         if writer is not None:
             writer.close(whole=whole)
+
+
+def _checked_digests(
+    source: Source, diff_id: str | None, digest: str | None
+) -> tuple[str, str | None]:
+    if not source.size:
+        raise MalformedDiffError(
+            "it is empty", resolution="see whether what should have written it failed"
+        )
+    found_diff_id, found_digest = source.digests()
+    _expect("the uncompressed tar", diff_id, found_diff_id)
+    _expect("the tar as it came", digest, found_digest)
+    return found_diff_id, found_digest
 
 
 def _expect(what: str, expected: str | None, found: str | None) -> None:

@@ -30,7 +30,7 @@ from storagedrivers.errors import (
     StorageDriversError,
     StoreError,
 )
-from storagedrivers.model import Change, FlawKind, Limits, check_layer_id, is_layer_id
+from storagedrivers.model import Change, Limits, check_layer_id, is_layer_id
 from storagedrivers.stores import records
 from storagedrivers.stores.database import Database
 from storagedrivers.stores.records import Durability, Layer, LayerState
@@ -307,14 +307,21 @@ class LayerStore:
 
     def discard(self, layer: str) -> None:
         """Remove what a layer has on the disk, then its row; whoever calls holds its lock."""
+        from storagedrivers.linux import tree
+
         found = records.by_id(self.database, layer)
         if found is None:
             return
-        self.driver_for(found.driver).remove(layer)
+        driver = self.driver_for(found.driver)
+        driver.remove(layer)
         kept = self.kept_path(layer)
         for path in (kept, f"{kept}.payload"):
             with suppress(FileNotFoundError):
                 os.unlink(path)
+        # The row must not be gone before the directory is: syncing the database alone does not
+        # bring a removal to the disk (ext4 commits its journal only for what the file needs).
+        with suppress(FileNotFoundError), tree.opened_directory(driver.home) as home:
+            os.fsync(home)
         with self.database.transaction() as connection:
             connection.execute("DELETE FROM mounts WHERE layer = ?", (layer,))
             connection.execute("DELETE FROM layers WHERE id = ?", (layer,))
@@ -438,44 +445,12 @@ class LayerStore:
         unfinished = self.database.rows("SELECT id FROM layers WHERE state != 'ready'")
         names = [row[0] for row in unfinished]
         with suppress(FileNotFoundError):
-            names += os.listdir(self._lock_path(""))
-        for name in dict.fromkeys(names):
-            self._finish(name)
+            names += os.listdir(self.lock_path(""))
+        if names:
+            from storagedrivers.stores import recovery
 
-    def _finish(self, name: str) -> None:
-        """Clean up after whoever died with the lock *name*, of a layer or something else."""
-        from storagedrivers.linux.scratch import remove_scratch_of
-        from storagedrivers.stores import locks
-
-        path = self._lock_path(name)
-        process = locks.holder(path)
-        lock = locks.try_lock(path)
-        if lock is None:
-            return  # someone is at it
-        try:
-            found = records.by_id(self.database, name)
-            if found is not None:
-                if found.state is not LayerState.READY:
-                    self.discard(name)
-                elif found.writable:
-                    self._finish_sealing(found)
-                if process is not None:  # a driver may have tried something in its home
-                    remove_scratch_of(process, self.driver_for(found.driver).home)
-        except (StorageDriversError, OSError) as error:
-            # One layer that cannot be removed must not close the store to all others.
-            self.problems.append(f"layer {name} is half removed: {error}")
-        finally:
-            lock.release()
-
-    def _finish_sealing(self, layer: Layer) -> None:
-        """Say in its row that a layer is sealed, if that is all that was missing."""
-        from storagedrivers.stores import making
-
-        driver = self.driver_for(layer.driver)
-        flaws = driver.flaws(layer.id, writable=True)
-        if any(flaw.kind is FlawKind.SEALED for flaw in flaws):
-            driver.seal(layer.id, self.lowers(layer.id))
-            making.publish(self, layer.id, driver, Durability.LAYER)
+            for name in dict.fromkeys(names):
+                recovery.finish(self, name)
 
     @contextmanager
     def locked(
@@ -502,10 +477,11 @@ class LayerStore:
         if self.database.read_only:
             raise ReadOnlyError(f"the store at {self.root} was opened for reading only")
         what = what or f"layer {name}"
-        with locks.locked(self._lock_path(name), what, timeout=timeout, leave=leave):
+        with locks.locked(self.lock_path(name), what, timeout=timeout, leave=leave):
             yield
 
-    def _lock_path(self, name: str) -> str:
+    def lock_path(self, name: str) -> str:
+        """The file of a lock."""
         return os.path.join(self.root, "locks", name)
 
 

@@ -8,15 +8,17 @@ costs time and no memory.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from storagedrivers.errors import MalformedDiffError
 
 _MAX_OUTPUT = 2 << 20  # bytes of one piece
+_MIN_STEP, _MAX_STEP = 4 << 10, 2 << 20  # bytes that are decompressed in one go
+_SHORT = 64 << 10  # bytes
 _MAX_XZ_MEMORY = 256 << 20  # bytes; xz -9 needs 65 MiB, a hostile header may ask for 4 GiB
 
-MAGIC_LENGTH = 6
+MAGIC_LENGTH = 10
 """How many bytes :func:`compression_of` looks at."""
 
 
@@ -30,7 +32,9 @@ def compression_of(head: bytes) -> str:
         return "zstd"
     if head.startswith(b"\xfd7zXZ\x00"):
         return "xz"
-    if head.startswith(b"BZh"):
+    # With what a block, or the end of an empty stream, begins with: a tar's first file may be called
+    # BZh….
+    if head.startswith(b"BZh") and head[4:10] in (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90"):
         return "bzip2"
     return "none"
 
@@ -42,6 +46,7 @@ class Decompressor:
         self._name = compression
         self._new, self._error = _library(compression)
         self._member: Any = None
+        self._step = _MAX_STEP
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Decompress the next bytes of the stream.
@@ -49,25 +54,53 @@ class Decompressor:
         Raises:
             MalformedDiffError: they are damaged.
         """
-        while data or (self._member is not None and not self._member.needs_input):
+        short: list[bytes] = []  # of short members: joined, since each piece costs who takes it
+        size = 0
+        for piece in self._members(data):
+            if size + len(piece) > _MAX_OUTPUT and short:
+                yield b"".join(short)
+                short, size = [], 0
+            if len(piece) >= _SHORT and not short:
+                yield piece
+            else:
+                short.append(piece)
+                size += len(piece)
+        if short:
+            yield b"".join(short)
+
+    def _members(self, data: bytes) -> Iterator[bytes]:
+        at = 0
+        while at < len(data):
+            # What is behind a member's end is copied for the next one: short members, short steps.
+            step = data[at : at + self._step]
             if self._member is None:
-                # Zeros between or behind members pad the file to a block of its medium.
-                data = data.lstrip(b"\0") if self._name in ("gzip", "xz") else data
-                if not data:
-                    return
+                if self._name in ("gzip", "xz") and not step[0]:
+                    # Zeros between or behind members pad the file to a block of its medium.
+                    at += len(step) - len(step.lstrip(b"\0"))
+                    continue
                 self._member = self._new()
+            rest = yield from self._one_member(step)
+            taken = len(step) - rest
+            at += taken
+            self._step = min(2 * self._step, _MAX_STEP) if not rest else max(2 * taken, _MIN_STEP)
+
+    def _one_member(self, data: bytes) -> Generator[bytes, None, int]:
+        """Decompress what belongs to the member at hand; how many bytes are behind its end."""
+        while data or not self._member.needs_input:
             try:
                 piece = self._member.decompress(data, _MAX_OUTPUT)
             except self._error as error:
                 raise MalformedDiffError(f"the {self._name} stream is damaged: {error}") from error
             if piece:
                 yield piece
-            elif not (data or self._member.eof):
-                return  # it wants more, whatever it says
-            data = b""
             if self._member.eof:
-                data = self._member.unused_data
+                rest = len(self._member.unused_data)
                 self._member = None
+                return rest
+            if not (piece or data):
+                break  # it wants more, whatever it says
+            data = b""
+        return 0
 
     def finish(self) -> None:
         """Say that the stream is over.

@@ -151,6 +151,31 @@ class _Table(Places):
     ) -> None:
         super().__init__(-1, lower, make=make, discard=discard)
         self.nodes: dict[bytes, Node] = {b"": Node(stat.S_IFDIR)}
+        self._below: dict[bytes, set[bytes]] | None = None  # names, by directory
+
+    def put(self, path: bytes, node: Node) -> None:
+        """Have *node* at *path*, where nothing is."""
+        self.nodes[path] = node
+        if self._below is not None:
+            directory, _, name = path.rpartition(b"/")
+            self._below.setdefault(directory, set()).add(name)
+
+    def take(self, path: bytes) -> Iterator[tuple[bytes, Node]]:
+        """Take away *path* and what is below it."""
+        if self.nodes[path].kind == stat.S_IFDIR and self._below is None:
+            self._below = {}  # from now on: few tars replace a directory
+            for one in self.nodes:
+                directory, _, name = one.rpartition(b"/")
+                self._below.setdefault(directory, set()).add(name)
+        directory, _, name = path.rpartition(b"/")
+        if self._below is not None:
+            self._below[directory].discard(name)
+        pending = [path]
+        while pending:
+            one = pending.pop()
+            if self._below is not None:
+                pending += [join(one, name) for name in self._below.pop(one, ())]
+            yield one, self.nodes.pop(one)
 
     def forget(self) -> None:
         self._open.clear()  # nothing is open
@@ -250,7 +275,7 @@ class _Maker(LayerMaker):
         path = join(directory, name)
         if path in self._table.nodes:
             self._clear(entry, directory, name)
-        self._table.nodes[path] = node
+        self._table.put(path, node)
 
     def _make_file(self, entry: Entry) -> None:
         node = self._node(entry, stat.S_IFREG)
@@ -274,34 +299,27 @@ class _Maker(LayerMaker):
         if name and path not in self.directories:
             if path in self._table.nodes:
                 self._clear(entry, directory, name)
-            self._table.nodes[path] = node
+            self._table.put(path, node)
         self._table.nodes[path].origin = None
-        self.directories[path] = Metadata(
-            node.mode, node.uid, node.gid, entry.mtime_ns, node.xattrs
+        self._note_directory(
+            path, Metadata(node.mode, node.uid, node.gid, entry.mtime_ns, node.xattrs)
         )
 
     def _make_implied(self, parent: int, name: bytes, path: bytes) -> None:
-        metadata = self._lower.metadata(path)
-        if metadata is None:
-            metadata = Metadata(0o755, 0, 0, self._entry.mtime_ns)
-        self._table.nodes[path] = Node(stat.S_IFDIR)
-        self._table.nodes[path].origin = path
-        self.directories[path] = metadata
+        self._note_directory(path, self._implied_metadata(path))
+        node = Node(stat.S_IFDIR)
+        node.origin = path
+        self._table.put(path, node)
 
     def _discard(self, parent: int, name: bytes, path: bytes) -> None:
-        nodes = self._table.nodes
-        node = nodes.pop(path)
-        self._without_payload.discard(path)
-        if node.kind != stat.S_IFDIR:
+        if self._table.nodes[path].kind == stat.S_IFDIR:
+            self._table.forget()
+        else:
             self._table.forget_symlinks()
-            return
-        self._table.forget()
-        prefix = path + b"/"
-        for one in [one for one in nodes if one.startswith(prefix)]:
-            del nodes[one]
+        for one, node in self._table.take(path):
+            self._borrowed.discard(id(node), one)
             self._without_payload.discard(one)
-        for one in [one for one in self.directories if one == path or one.startswith(prefix)]:
-            del self.directories[one]
+            self.directories.pop(one, None)
 
     def _link(self, entry: Entry, target: bytes, path: bytes) -> None:
         directory, _, _ = path.rpartition(b"/")
@@ -309,7 +327,7 @@ class _Maker(LayerMaker):
         node = self._table.nodes.get(target)
         if node is None:
             raise MalformedDiffError("a hard link to what it replaces", entry=entry.name)
-        self._table.nodes[path] = node
+        self._table.put(path, node)
 
     def _borrow(self, target: bytes, path: bytes) -> None:
         directory, _, _ = path.rpartition(b"/")
@@ -317,9 +335,8 @@ class _Maker(LayerMaker):
         node = lower_node(self._lower, target)
         if node is None:
             raise MalformedDiffError("a hard link to what the layers below lost", entry=target)
-        self._table.nodes[path] = node
-        self._borrowed[target] = id(node)
-        self._copies[id(node)] = [path]
+        self._table.put(path, node)
+        self._borrowed.add(target, id(node), path)
 
 
 def lower_node(lower: Lower, path: bytes) -> Node | None:

@@ -26,7 +26,7 @@ from typing import BinaryIO
 from storagedrivers.archive.compression import zstd_module
 from storagedrivers.archive.output import BUFFER, Output, Write
 from storagedrivers.errors import CorruptStoreError
-from storagedrivers.linux import tree
+from storagedrivers.linux import copy, tree
 
 _VERSION = 1
 _LEVEL = 1
@@ -79,11 +79,14 @@ class KeptWriter:
             self._payload = open(self._path + PAYLOAD_SUFFIX, "xb")  # noqa: SIM115
         size = os.fstat(fd).st_size
         self._payload.write(struct.pack("<I", len(path)) + path + struct.pack("<Q", size))
-        offset = 0
-        while offset < size:
-            data = os.pread(fd, BUFFER, offset)
-            self._payload.write(data)
-            offset += len(data)
+        begin = self._payload.tell()
+        for offset, end in copy.data_segments(fd, size):  # holes may be as large as they like
+            self._payload.seek(begin + offset)
+            while offset < end and (data := os.pread(fd, min(BUFFER, end - offset), offset)):
+                self._payload.write(data)
+                offset += len(data)
+        self._payload.seek(begin + size)
+        self._payload.truncate()
 
     def close(self, *, whole: bool) -> None:
         """End the file; one that is not *whole* stays without its end, for the caller to remove."""

@@ -10,6 +10,7 @@ import os
 import stat
 from contextlib import suppress
 
+from storagedrivers.archive.borrowed import Borrowed
 from storagedrivers.archive.header import Entry
 from storagedrivers.archive.kept import KeptWriter
 from storagedrivers.archive.merge import Deletions
@@ -23,13 +24,19 @@ from storagedrivers.archive.metadata import (
 )
 from storagedrivers.archive.places import DISTRUST, Lower, Places, components, join
 from storagedrivers.archive.reader import Pieces, Reader
-from storagedrivers.errors import DiffError, MalformedDiffError, UnsafeEntryError
+from storagedrivers.errors import (
+    DiffError,
+    DiffLimitError,
+    MalformedDiffError,
+    UnsafeEntryError,
+)
 from storagedrivers.linux import copy, namespace, syscalls, tree
 
 _WHITEOUT = b".wh."
 _META = b".wh..wh."
 _OPAQUE = b".wh..wh..opq"
 _MAX_MAJOR, _MAX_MINOR = (1 << 12) - 1, (1 << 20) - 1  # of mknod(2) on Linux
+_MAX_DIRECTORIES = 128 << 20  # bytes; a million directories with paths of 128
 _REGULAR = b"07\0S"
 _IGNORED = b"V"  # a volume's label
 _ENTRYS_FAULT = frozenset(
@@ -70,8 +77,8 @@ class LayerMaker:
         self._top = top
         self._new_file = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._without_payload: set[bytes] = set()  # files whose bytes came with another name
-        self._borrowed: dict[bytes, int] = {}  # inodes of copies, by the lower's name
-        self._copies: dict[int, list[bytes]] = {}  # the names in the layer of each copy
+        self._borrowed = Borrowed()
+        self._directories_size = 0
         self._entry = Entry()
         self.deletions = Deletions(self._places, lower)
         self.directories: dict[bytes, Metadata] = {}
@@ -164,6 +171,7 @@ class LayerMaker:
                 self._reader.copy_payload(fd)
             elif entry.real_size:  # nothing but a hole
                 os.ftruncate(fd, entry.real_size)
+                self._without_payload.add(join(directory, name))
             set_file_metadata(fd, entry, self.warnings)
         finally:
             os.close(fd)
@@ -242,16 +250,28 @@ class LayerMaker:
                 parent = self._clear(entry, directory, name)
                 os.mkdir(name, 0o700, dir_fd=parent)
             self.inodes += 1
-        self.directories[path] = metadata
+        self._note_directory(path, metadata)
 
     def _make_implied(self, parent: int, name: bytes, path: bytes) -> None:
         """Make a directory that has no entry, or none yet."""
-        metadata = self._lower.metadata(path)
-        if metadata is None:
-            metadata = Metadata(0o755, 0, 0, self._entry.mtime_ns)
+        self._note_directory(path, self._implied_metadata(path))
         os.mkdir(name, 0o700, dir_fd=parent)
-        self.directories[path] = metadata
         self.inodes += 1
+
+    def _implied_metadata(self, path: bytes) -> Metadata:
+        return self._lower.metadata(path) or Metadata(0o755, 0, 0, self._entry.mtime_ns)
+
+    def _note_directory(self, path: bytes, metadata: Metadata) -> None:
+        """Remember what a directory is to have, within what memory there is for it."""
+        self._directories_size += len(path)
+        if metadata.xattrs:
+            self._directories_size += sum(map(len, metadata.xattrs.values()))
+        if self._directories_size > _MAX_DIRECTORIES:
+            raise DiffLimitError(
+                f"paths and attributes of its directories take more than {_MAX_DIRECTORIES} bytes",
+                resolution=DISTRUST,
+            )
+        self.directories[path] = metadata
 
     def _discard(self, parent: int, name: bytes, path: bytes) -> None:
         """Remove what an earlier entry made, keeping payloads that the tar must give back."""
@@ -292,6 +312,7 @@ class LayerMaker:
             self.inodes -= 1
             if stat.S_ISREG(status.st_mode):
                 self.size -= status.st_size
+        self._borrowed.discard(status.st_ino, path)
         if path in self._without_payload:
             self._without_payload.discard(path)
         elif self._kept is not None and stat.S_ISREG(status.st_mode) and status.st_size:
@@ -328,8 +349,7 @@ class LayerMaker:
             self._clear(entry, directory, name)
         if own is not None:
             self._link(entry, target, path)
-            if own.st_ino in self._copies:
-                self._copies[own.st_ino].append(path)
+            self._borrowed.link(own.st_ino, path)
         else:
             self._borrow(target, path)
         self._without_payload.add(path)
@@ -348,12 +368,9 @@ class LayerMaker:
 
     def _borrowed_name(self, target: bytes) -> tuple[bytes, os.stat_result] | None:
         """A name that a copy of the lower's file *target* has in the layer."""
-        inode = self._borrowed.get(target, 0)
-        for name in self._copies.get(inode, ()):
-            status = self._places.status(name)
-            if status is not None and status.st_ino == inode:
-                return name, status
-        return None
+        name = self._borrowed.name(target)
+        status = self._places.status(name) if name is not None else None
+        return (name, status) if name is not None and status is not None else None
 
     def _borrow(self, target: bytes, path: bytes) -> None:
         """Copy the lower's file *target* to *path*.
@@ -371,22 +388,21 @@ class LayerMaker:
         finally:
             os.close(lower)
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        self._borrowed[target] = status.st_ino
-        self._copies[status.st_ino] = [path]
+        self._borrowed.add(target, status.st_ino, path)
         self.inodes += 1
         if stat.S_ISREG(status.st_mode):
             self.size += status.st_size
 
     def _give_back(self) -> None:
         """Where the target of a borrowed file is still there, make it a name of the same file."""
-        for target in sorted(self._borrowed):
-            found = self._borrowed_name(target)
+        for target in self._borrowed.targets():
+            name = self._borrowed.name(target)
             if (
-                found is not None
+                name is not None
                 and self._places.status(target) is None
                 and not self.deletions.hides(target)
             ):
-                self._link(self._entry, found[0], target)
+                self._link(self._entry, name, target)
 
     # Whiteouts
 

@@ -148,7 +148,7 @@ def set_directory_metadata(fd: int, wanted: Metadata, entry: Entry, warnings: Wa
         entry: for messages.
     """
     os.fchown(fd, wanted.uid, wanted.gid)
-    for name in os.listxattr(fd):
+    for name in _xattr_names(fd):
         raw = os.fsencode(name)
         # The whiteout format's own mark stays: it was just set.
         if raw not in (wanted.xattrs or ()) and not raw.startswith(_DROPPED):
@@ -171,18 +171,21 @@ def _remove_xattr(fd: int, name: str) -> None:
             raise
 
 
-def read_metadata(fd: int) -> Metadata:
-    """What the directory *fd* has."""
-    status = os.fstat(fd)
+def _xattr_names(fd: int) -> list[str]:
     try:
-        names = os.listxattr(fd)
+        return os.listxattr(fd)
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
-        names = []
+        return []
+
+
+def read_metadata(fd: int) -> Metadata:
+    """What the directory *fd* has."""
+    status = os.fstat(fd)
     xattrs = {
         os.fsencode(name): os.getxattr(fd, name)
-        for name in names
+        for name in _xattr_names(fd)
         if not os.fsencode(name).startswith((*_DROPPED, b"trusted.SGI_ACL_"))
     }
     mode = status.st_mode & 0o7777

@@ -17,6 +17,7 @@ from storagedrivers.linux import tree
 
 _OPEN_DIRECTORIES = 64
 _MAX_LINKS = 40  # symlinks in one path, as the kernel has it
+_LONG = 4096  # bytes; longer names of directories are looked up each time
 _MAX_COMPONENTS = 8192  # far above what trees have; what is done with a path grows with it
 
 DISTRUST = "do not trust where it comes from"
@@ -169,7 +170,8 @@ class Places:
         fd, path = self.directory(parts)
         if len(self._known) > 2 * _OPEN_DIRECTORIES:
             self._known.clear()
-        self._known[text] = path
+        if len(text) <= _LONG:
+            self._known[text] = path
         return fd, path, base
 
     def directory(self, parts: list[bytes]) -> tuple[int, bytes]:
@@ -218,10 +220,14 @@ class Places:
                         os.close(fd)
                     break
             assert found is not None
-            if len(self._open) >= _OPEN_DIRECTORIES:
-                os.close(self._open.pop(next(iter(self._open))))
-        self._open[child] = found  # now the youngest
-        return found
+        return self._keep_open(child, found)
+
+    def _keep_open(self, path: bytes, fd: int) -> int:
+        """Make *fd* the youngest of those that are kept open; the oldest may have to go."""
+        if len(self._open) >= _OPEN_DIRECTORIES:
+            os.close(self._open.pop(next(iter(self._open))))
+        self._open[path] = fd
+        return fd
 
     def _reopen(self, path: bytes) -> int:
         """A directory that is known to be there."""
@@ -230,8 +236,7 @@ class Places:
         fd = self._open.pop(path, None)
         if fd is None:
             fd = tree.open_below(self._top, os.fsdecode(path))
-        self._open[path] = fd
-        return fd
+        return self._keep_open(path, fd)
 
     # Looking without making
 

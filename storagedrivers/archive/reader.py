@@ -33,6 +33,7 @@ _ZEROS = bytes(BLOCK)
 _NO_PAYLOAD = b"123456"  # links, devices, directories, fifos: their size means nothing
 _MAX_SPARSE_BLOCKS = MAX_SPARSE_PARTS // 21  # as many parts are in one
 _OLD_SPARSE_PART = 24  # bytes: an offset and a length
+_MAX_TIME = 1_000_000_000 << 63  # nanoseconds; the kernel's seconds have 64 bits
 _TRUNCATED = "get it again, it is incomplete"
 
 
@@ -174,6 +175,10 @@ class Reader:
     def _expect_payload(self, entry: Entry) -> None:
         if entry.size >> 63:
             raise MalformedDiffError(f"its size is {entry.size}", entry=entry.name)
+        if not -_MAX_TIME <= entry.mtime_ns < _MAX_TIME:
+            raise MalformedDiffError(
+                f"its time is {entry.mtime_ns // 1_000_000_000} seconds", entry=entry.name
+            )
         self._left = 0 if entry.type in _NO_PAYLOAD else entry.size
         self._padding = -self._left % BLOCK
 
@@ -245,20 +250,21 @@ class Reader:
 
     def _read_sparse_map(self, entry: Entry) -> list[int]:
         """Format 1.0: the map stands before the data, a decimal number a line, padded."""
-        data = b""
-        lines = 1
-        while data.count(b"\n") < lines:
+        data = bytearray()
+        lines, found = 1, 0
+        while found < lines:
             if self._left < BLOCK or len(data) > 40 * MAX_SPARSE_PARTS:
                 raise MalformedDiffError("its sparse map breaks off", entry=entry.name)
             block = self._take(BLOCK)
             self._left -= BLOCK
             entry.size -= BLOCK
             data += block
-            if lines == 1 and b"\n" in data:
-                lines = 1 + 2 * decimal(entry, data.partition(b"\n")[0])
+            found += block.count(b"\n")
+            if lines == 1 and found:
+                lines = 1 + 2 * decimal(entry, bytes(data.partition(b"\n")[0]))
                 if lines > 2 * MAX_SPARSE_PARTS:
                     raise MalformedDiffError("its sparse map is too long", entry=entry.name)
-        return [decimal(entry, field) for field in data.split(b"\n")[1:lines]]
+        return [decimal(entry, field) for field in bytes(data).split(b"\n")[1:lines]]
 
     # Bytes
 
@@ -279,12 +285,15 @@ class Reader:
         at = self._at
         data = self._piece[at : at + length]
         self._at = at + len(data)
-        while len(data) < length:
+        if len(data) == length:
+            return data
+        parts, missing = [data], length - len(data)
+        while missing:  # pieces may be as short as a byte
             self._next_piece()
-            more = self._piece[: length - len(data)]
-            self._at = len(more)
-            data += more
-        return data
+            parts.append(self._piece[:missing])
+            self._at = len(parts[-1])
+            missing -= self._at
+        return b"".join(parts)
 
     def _pass(self, limit: int) -> int:
         """Pass over at least one and at most *limit* bytes, which are no payload; says how many."""

@@ -81,7 +81,7 @@ def _sentence(problem: Exception) -> str:
 def _usual_remedy(problem: Exception) -> str | None:
     number = getattr(problem, "errno", None)
     if number in (errno.ENOSPC, errno.EDQUOT):
-        return "make room there: what was begun is undone"
+        return "make room there"
     return "run as root" if number in (errno.EPERM, errno.EACCES) and os.geteuid() else None
 
 

@@ -196,7 +196,7 @@ class _TreeCopier:
             self._copy_range_of(source, target, 0, size)
             return
         os.ftruncate(target, size)
-        for start, end in _data_segments(source, size):
+        for start, end in data_segments(source, size):
             self._copy_range_of(source, target, start, end)
 
     def _copy_range_of(self, source: int, target: int, start: int, end: int) -> None:
@@ -267,8 +267,9 @@ def _write_all(fd: int, data: bytes, offset: int) -> int:
     return done
 
 
-def _data_segments(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of a file that are no holes: lseek(2) with SEEK_DATA and SEEK_HOLE."""
+def data_segments(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of a file that are no holes, as (start, end): lseek(2) with SEEK_DATA and SEEK_HOLE.
+    """
     end = 0
     while end < size:
         try:

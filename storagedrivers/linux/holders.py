@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from storagedrivers.linux import syscalls, tree
@@ -26,6 +26,9 @@ from storagedrivers.linux.mountinfo import (
 )
 
 _GONE = (FileNotFoundError, ProcessLookupError, PermissionError)  # it ended, or is none of ours
+
+# What a FUSE mount without its server says, and a network filesystem without its: not the tree's.
+_DEAD = (errno.EIO, errno.ENOTCONN, errno.ESTALE)
 
 _OVERLAY_MAGIC = 0x794C7630
 
@@ -83,12 +86,12 @@ class _Search:
         # What vanishes meanwhile never hides what stays: each file is asked for by itself.
         for pid, tasks in processes:
             for task in tasks:  # each may have a namespace of its own
-                with suppress(*_GONE):
+                with _unless_gone():
                     yield from self._mounts_of(task, pid)
         for pid, tasks in processes:
             yield from self._directories(pid, tasks)
             yield from self._descriptors(pid, tasks)
-            with suppress(*_GONE):
+            with _unless_gone():
                 yield from self._mappings(pid)
 
     def _view(self, task: str) -> tuple[str, int, int]:
@@ -124,7 +127,7 @@ class _Search:
     def _directories(self, pid: str, tasks: list[str]) -> Iterator[Holder]:
         for task in tasks:
             for link in ("cwd", "root"):
-                with suppress(*_GONE):
+                with _unless_gone():
                     if self._has_directory(task, link):
                         yield _holder(pid, f"its {link} is in it")
 
@@ -148,7 +151,7 @@ class _Search:
                 continue
             tables.add(names)
             for name in names:
-                with suppress(*_GONE):
+                with _unless_gone():
                     if self._is_open(task, name):
                         yield _holder(pid, f"its descriptor {name} is open in it")
 
@@ -211,6 +214,18 @@ class _Search:
         if self._inodes is None:
             self._inodes = tree.tree_inodes(self.path)
         return self._inodes
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    """Pass over a process that ended or is none of ours, and over what it has on a dead mount."""
+    try:
+        yield
+    except _GONE:
+        pass
+    except OSError as error:
+        if error.errno not in _DEAD:
+            raise
 
 
 def _listdir(path: str) -> list[str]:

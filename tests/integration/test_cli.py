@@ -1173,7 +1173,7 @@ def test_full_disk_behind_standard_output_is_told(words: tuple[str, ...]) -> Non
     assert done.returncode == 1
     assert done.stderr.startswith("storagedrivers: ")
     assert "No space left" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 2  # the sentence, and what to do
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8:strict"])

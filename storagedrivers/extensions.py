@@ -53,9 +53,8 @@ class _Manager(extension.ExtensionManager[Any]):
             return super()._load_one_plugin(ep, *args)
         except (KeyboardInterrupt, MemoryError):
             raise
-        except (
-            BaseException
-        ) as error:  # stevedore lets AssertionError and SystemExit of an import through
+        # stevedore lets AssertionError and SystemExit of an import through.
+        except BaseException as error:
             raise DriverLoadError(
                 f"the plugin {ep.value} does not import: {type(error).__name__}: {error}",
                 resolution="repair or uninstall it",

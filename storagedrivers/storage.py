@@ -222,11 +222,11 @@ class Storage:
         Returns:
             Each orphan, with the problem where it is still there for another reason than *dry_run*.
         """
-        from storagedrivers.stores.gc import Collected, collect, find_orphans
+        from storagedrivers.stores.gc import collect, find_orphans, planned
 
         orphans = find_orphans(self.layers)
         if dry_run:
-            return [Collected(one, one.in_use and f"it is in use: {one.in_use}") for one in orphans]
+            return [*map(planned, orphans)]
         return [*collect(self.layers, orphans)]
 
     def df(self) -> StorageUsage:
@@ -327,11 +327,12 @@ def _made(config: StorageConfig, root: str) -> tuple[Database, tuple[str, ...]]:
 def _make_directories(root: str) -> None:
     try:
         os.makedirs(os.path.dirname(root), exist_ok=True)
-        if os.path.isdir(root):
-            # Its setuid programs are of other hosts and times: no user shall reach them.
-            os.chmod(root, 0o710)
-        else:
+        if not os.path.isdir(root):
             os.mkdir(root, 0o710)
+        elif not os.listdir(root):
+            # No user shall reach setuid programs of other hosts and times. What holds files of
+            # others keeps its mode, /tmp above all: the homes in it are closed anyway.
+            os.chmod(root, 0o710)
         for name in _DIRECTORIES:
             os.makedirs(os.path.join(root, name), mode=0o700, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

@@ -63,7 +63,10 @@ CAPABILITIES: dict[str, tuple[Callable[[], bool], str]] = {
             lambda program=program: shutil.which(program) is not None,
             f"{program} is not installed",
         )
-        for program in ("fuse-overlayfs", "strace", "btrfs", "cp", "setpriv")
+        for program in (
+            *("fuse-overlayfs", "strace", "btrfs", "cp", "setpriv"),
+            *("bsdtar", "busybox", "pigz"),
+        )
     },
 }
 

@@ -32,8 +32,7 @@ def compression_of(head: bytes) -> str:
         return "zstd"
     if head.startswith(b"\xfd7zXZ\x00"):
         return "xz"
-    # With what a block, or the end of an empty stream, begins with: a tar's first file may be called
-    # BZh….
+    # And what a block, or the end of an empty stream, begins with: a tar's first file may be BZh….
     if head.startswith(b"BZh") and head[4:10] in (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90"):
         return "bzip2"
     return "none"

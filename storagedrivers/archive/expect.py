@@ -15,7 +15,6 @@ from typing import NamedTuple, cast
 from storagedrivers.archive.header import Entry
 from storagedrivers.archive.kept import kept_records
 from storagedrivers.archive.make import LayerMaker
-from storagedrivers.archive.merge import Deletions
 from storagedrivers.archive.metadata import Metadata, check_ids, wanted_xattrs
 from storagedrivers.archive.places import Cursor, Lower, Places, components, join
 from storagedrivers.errors import CorruptStoreError, DiffError, MalformedDiffError
@@ -234,9 +233,10 @@ class _Maker(LayerMaker):
 
     def __init__(self, lower: Lower, pieces: _Pieces) -> None:
         super().__init__(-1, lower, pieces, kept=None, max_entries=_NO_LIMIT)
+
+    def _new_places(self, top: int, lower: Lower) -> Places:
         self._table = _Table(lower, make=self._make_implied, discard=self._discard)
-        self._places = self._table
-        self.deletions = Deletions(self._places, lower)
+        return self._table
 
     def nodes(self) -> dict[bytes, Node]:
         self.make_all()

@@ -50,6 +50,10 @@ _ENTRYS_FAULT = frozenset(
 class LayerMaker:
     """The entries of one tar on their way into one directory.
 
+    A subclass that makes something else (:mod:`storagedrivers.archive.expect`) replaces all that
+    writes: ``_new_places``, ``_make_file``, ``_make_special``, ``_make_directory``,
+    ``_make_implied``, ``_discard``, ``_link`` and ``_borrow``.
+
     Args:
         top: the empty directory, open.
         lower: what lies below the layer.
@@ -73,7 +77,7 @@ class LayerMaker:
         self._reader = Reader(
             pieces, literal=kept.literal if kept else _ignore, max_entries=max_entries
         )
-        self._places = Places(top, lower, make=self._make_implied, discard=self._discard)
+        self._places = self._new_places(top, lower)
         self._top = top
         self._new_file = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._without_payload: set[bytes] = set()  # files whose bytes came with another name
@@ -85,6 +89,9 @@ class LayerMaker:
         self.warnings = Warnings()
         self.size = 0
         self.inodes = 1  # the root
+
+    def _new_places(self, top: int, lower: Lower) -> Places:
+        return Places(top, lower, make=self._make_implied, discard=self._discard)
 
     def make_all(self) -> None:
         """Make everything but the deletions and the directories' metadata."""

@@ -111,6 +111,9 @@ class Lower:
 class Places:
     """The directories of a layer in the making.
 
+    A subclass that has no directories (:mod:`storagedrivers.archive.expect`) replaces all that
+    touches them: ``forget``, ``status``, ``_enter``, ``_reopen`` and ``_cursor``.
+
     Args:
         top: the layer's root directory, open; only this object and its user write below it.
         lower: what lies below.

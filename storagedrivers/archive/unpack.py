@@ -97,19 +97,10 @@ def unpack(
                 max_entries=limits.entries,
             )
             layer.make_all()
-            found_diff_id, found_digest = _checked_digests(source, diff_id, digest)
+            digests = _checked_digests(source, diff_id, digest)
             target.finish(layer.deletions, layer.directories, layer.warnings)
             whole = True
-        return Unpacked(
-            diff_id=found_diff_id,
-            diff_size=source.size,
-            digest=found_digest,
-            stored_size=source.stored_size,
-            compression=source.compression,
-            size=layer.size,
-            inodes=layer.inodes,
-            warnings=layer.warnings.all(),
-        )
+        return _unpacked(source, digests, layer)
     finally:
         source.close()
         if writer is not None:
@@ -127,6 +118,20 @@ def _checked_digests(
     _expect("the uncompressed tar", diff_id, found_diff_id)
     _expect("the tar as it came", digest, found_digest)
     return found_diff_id, found_digest
+
+
+def _unpacked(source: Source, digests: tuple[str, str | None], layer: LayerMaker) -> Unpacked:
+    diff_id, digest = digests
+    return Unpacked(
+        diff_id=diff_id,
+        diff_size=source.size,
+        digest=digest,
+        stored_size=source.stored_size,
+        compression=source.compression,
+        size=layer.size,
+        inodes=layer.inodes,
+        warnings=layer.warnings.all(),
+    )
 
 
 def _expect(what: str, expected: str | None, found: str | None) -> None:

@@ -24,12 +24,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     """Run the command."""
-    from storagedrivers.stores.gc import Collected, collect, find_orphans
+    from storagedrivers.stores.gc import collect, find_orphans, planned
 
     with Storage.open(config, read_only=True) as storage:
         orphans = find_orphans(storage.layers)
     if arguments.dry_run or not orphans:
-        found = [Collected(one, one.in_use and f"it is in use: {one.in_use}") for one in orphans]
+        found = [*map(planned, orphans)]
     else:
         # Opening the store finishes what was half made; the rest is done here.
         with Storage.open(config) as storage:

@@ -287,8 +287,7 @@ def _new_file(path: str) -> Iterator[BinaryIO]:
             yield file
         return
     target = os.path.realpath(path)  # what a symlink leads to is replaced, and not the link
-    directory, name = os.path.split(target)
-    temporary = os.path.join(directory, f".{name[:200]}.{os.urandom(6).hex()}")
+    temporary = os.path.join(os.path.dirname(target), f".storagedrivers-{os.urandom(8).hex()}")
     try:
         with open(temporary, "xb") as file:
             yield file

@@ -268,8 +268,7 @@ def _write_all(fd: int, data: bytes, offset: int) -> int:
 
 
 def data_segments(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of a file that are no holes, as (start, end): lseek(2) with SEEK_DATA and SEEK_HOLE.
-    """
+    """Start and end of a file's parts that are no holes: lseek(2), SEEK_DATA and SEEK_HOLE."""
     end = 0
     while end < size:
         try:

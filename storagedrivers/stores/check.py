@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from storagedrivers.errors import CorruptStoreError, StorageDriversError
 from storagedrivers.model import FlawKind
 from storagedrivers.stores import records
-from storagedrivers.stores.orphans import Kind, Orphan, driver_or_none, find_orphans
+from storagedrivers.stores.orphans import Kind, Orphan, driver_or_none, find_orphans, is_locked
 from storagedrivers.stores.records import Layer, LayerState
 
 if TYPE_CHECKING:
@@ -187,6 +187,8 @@ def _structure(store: LayerStore, layer: Layer, known: dict[str, Layer]) -> Iter
         )
         return
     for flaw in driver.flaws(layer.id, writable=layer.writable):
+        if flaw.kind is FlawKind.SEALED and is_locked(store.lock_path(layer.id)):
+            continue  # someone is sealing it, and its row follows
         lost = flaw.kind is FlawKind.LOST
         yield Finding(
             flaw.code,

@@ -164,7 +164,10 @@ class Database:
     def close(self) -> None:
         """Close it; what was committed stays."""
         with self._lock:
-            self._connection.close()
+            if self._pid != os.getpid():  # the parent's, see _own
+                self._inherited.append(self._connection)
+            else:
+                self._connection.close()
 
     # Using
 

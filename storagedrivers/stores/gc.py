@@ -6,21 +6,23 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from storagedrivers.driver import TRASH
-from storagedrivers.errors import InUseError, StorageDriversError, UnmountError
+from storagedrivers.errors import InUseError, ReadOnlyError, StorageDriversError, UnmountError
 from storagedrivers.linux import busy, mount, tree
 from storagedrivers.linux.mountinfo import mount_of
+from storagedrivers.model import is_layer_id
 from storagedrivers.stores import locks, records
 from storagedrivers.stores.orphans import Kind, Orphan, driver_or_none, find_orphans
 
 if TYPE_CHECKING:
     from storagedrivers.stores.layers import LayerStore
 
-__all__ = ["Collected", "Kind", "Orphan", "collect", "find_orphans"]
+__all__ = ["Collected", "Kind", "Orphan", "collect", "find_orphans", "planned"]
 
 
 class Collected(NamedTuple):
@@ -30,11 +32,22 @@ class Collected(NamedTuple):
     problem: str = ""
 
 
+def planned(orphan: Orphan) -> Collected:
+    """What would become of an orphan."""
+    return Collected(orphan, orphan.in_use and f"it is in use: {orphan.in_use}")
+
+
 def collect(store: LayerStore, orphans: Iterable[Orphan]) -> Iterator[Collected]:
-    """Remove *orphans*; one that cannot be removed does not keep the others."""
+    """Remove *orphans*; one that cannot be removed does not keep the others.
+
+    Raises:
+        ReadOnlyError: the store was opened for reading.
+    """
+    if store.database.read_only:
+        raise ReadOnlyError(f"the store at {store.root} was opened for reading only")
     for orphan in orphans:
         if orphan.in_use:
-            yield Collected(orphan, f"it is in use: {orphan.in_use}")
+            yield planned(orphan)
             continue
         try:
             _COLLECTORS[orphan.kind](store, orphan)
@@ -71,15 +84,34 @@ def _collect_trash(store: LayerStore, orphan: Orphan) -> None:
 
 
 def _collect_lock(store: LayerStore, orphan: Orphan) -> None:
-    if lock := locks.try_lock(orphan.path):
-        lock.release()
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.lstat(orphan.path).st_mode):
+            _remove(orphan.path)
+        elif lock := locks.try_lock(orphan.path):
+            lock.release()
 
 
 def _collect_path(store: LayerStore, orphan: Orphan) -> None:
     _remove(orphan.path)
 
 
-def _collect_mountpoint(store: LayerStore, orphan: Orphan) -> None:
+def _unless_mounted(
+    act: Callable[[Orphan], None],
+) -> Callable[[LayerStore, Orphan], None]:
+    """Who has mounted the layer since it was looked at has a row, and who is at it has its lock."""
+
+    def collector(store: LayerStore, orphan: Orphan) -> None:
+        if not is_layer_id(orphan.owner):
+            act(orphan)
+            return
+        with store.locked(orphan.owner):
+            if not store.mount_table.living(orphan.owner):
+                act(orphan)
+
+    return collector
+
+
+def _collect_mountpoint(orphan: Orphan) -> None:
     try:
         os.rmdir(orphan.path)
     except FileNotFoundError:
@@ -90,7 +122,7 @@ def _collect_mountpoint(store: LayerStore, orphan: Orphan) -> None:
         _remove(orphan.path)
 
 
-def _collect_mount(store: LayerStore, orphan: Orphan) -> None:
+def _collect_mount(orphan: Orphan) -> None:
     point = os.path.realpath(orphan.path)
     while (entry := mount_of(point)) is not None and entry.mountpoint == point:
         try:
@@ -99,7 +131,8 @@ def _collect_mount(store: LayerStore, orphan: Orphan) -> None:
             if error.errno != errno.EBUSY:
                 raise
             raise InUseError(f"{point} is busy", holders=busy.find_users(point)) from error
-    os.rmdir(orphan.path)
+    with suppress(FileNotFoundError):
+        os.rmdir(orphan.path)
 
 
 def _collect_row(store: LayerStore, orphan: Orphan) -> None:
@@ -111,10 +144,8 @@ def _collect_row(store: LayerStore, orphan: Orphan) -> None:
 
 
 def _collect_mount_row(store: LayerStore, orphan: Orphan) -> None:
-    with store.database.transaction() as connection:
-        connection.execute(
-            "DELETE FROM mounts WHERE layer = ? AND place = ? AND boot = ?", orphan.key
-        )
+    with store.locked(orphan.owner):  # the row may count a new mount by now
+        store.mount_table.living(orphan.owner)
 
 
 def _remove(path: str) -> None:
@@ -130,8 +161,8 @@ _COLLECTORS: dict[Kind, Callable[[LayerStore, Orphan], None]] = {
     Kind.LOCK: _collect_lock,
     Kind.STAGING: _collect_path,
     Kind.SCRATCH: _collect_path,
-    Kind.MOUNT: _collect_mount,
-    Kind.MOUNTPOINT: _collect_mountpoint,
+    Kind.MOUNT: _unless_mounted(_collect_mount),
+    Kind.MOUNTPOINT: _unless_mounted(_collect_mountpoint),
     Kind.ROW: _collect_row,
     Kind.MOUNT_ROW: _collect_mount_row,
 }

@@ -119,6 +119,8 @@ class LayerStore:
 
     def _candidates(self, reference: str) -> list[Layer]:
         limit = f"LIMIT {_NAMED + 1}"
+        if not reference.isascii():  # a word in bytes that are no UTF-8 is nothing for SQLite
+            return []
         if ":" in reference:
             for column in ("chain_id", "diff_id"):
                 where = f"WHERE {column} = ? AND state = 'ready' ORDER BY number {limit}"

@@ -58,6 +58,7 @@ def try_lock(path: str) -> Lock | None:
             syscalls.flock(fd, syscalls.LOCK_EX | syscalls.LOCK_NB)
             if _is_named(fd, path):
                 with suppress(OSError):  # a full disk: then those who wait do not learn the name
+                    os.ftruncate(fd, 0)
                     os.pwrite(fd, b"%d\n" % os.getpid(), 0)
                 return Lock(path, fd)
         except BlockingIOError:
@@ -133,7 +134,8 @@ def _waited_for(path: str, what: str, timeout: float) -> Lock:
 def holder(path: str) -> int | None:
     """The process that the lock file names, or None."""
     try:
-        with open(path) as file:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd) as file:
             return int(file.read())
     except (OSError, ValueError):
         return None

@@ -213,11 +213,19 @@ class Addition:
         if chain is None:
             return self._make(stream)
         if (layer := self._ready(chain)) is not None:
-            return layer
+            return self._on_the_disk(layer)
         driver = _driver_above(self._store, self._below)
         name = f"chain-{driver}-{chain.partition(':')[2]}"
         with self._store.locked(name, what=f"the chain {chain}", timeout=timeout):
-            return self._ready(chain) or self._make(stream)
+            layer = self._ready(chain)
+            return self._make(stream) if layer is None else self._on_the_disk(layer)
+
+    def _on_the_disk(self, layer: Layer) -> Layer:
+        """One that is there may have been added with less durability than is asked for now."""
+        if layer.durable or self._durability is not Durability.LAYER:
+            return layer
+        sync_all(self._store)
+        return self._store.get(layer.id)
 
     def _ready(self, chain: str) -> Layer | None:
         driver = _driver_above(self._store, self._below)
@@ -237,7 +245,7 @@ class Addition:
             )
             if used != new.id:
                 store.discard(new.id)
-        return store.get(used)
+        return self._on_the_disk(store.get(used))
 
     def _unpack(self, stream: BinaryIO, new: New) -> Unpacked:
         from storagedrivers.archive.unpack import unpack

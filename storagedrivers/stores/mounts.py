@@ -367,19 +367,17 @@ class _Elsewhere:
     def find(self, place: str, name: str) -> str | None:
         namespace = place.partition(":")[0]
         if namespace not in self._mountpoints:
-            pid = _process_in(namespace)
-            found = read_mountinfo(f"/proc/{pid}/mountinfo") if pid else []
-            self._mountpoints[namespace] = [entry.mountpoint for entry in found]
+            self._mountpoints[namespace] = _mountpoints_in(namespace)
         ending = f"/mounts/{name}"
         return next(
             (point for point in self._mountpoints[namespace] if point.endswith(ending)), None
         )
 
 
-def _process_in(namespace: str) -> str | None:
-    """A process in the mount namespace, this one if it is; None when it is gone."""
+def _mountpoints_in(namespace: str) -> list[str]:
+    """What is mounted in a mount namespace, through any process there; nothing when it is gone."""
     for pid in ("self", *filter(str.isdigit, os.listdir("/proc"))):
-        with suppress(OSError):
+        with suppress(OSError):  # one that ends meanwhile: the next may live
             if os.stat(f"/proc/{pid}/ns/mnt").st_ino == int(namespace):
-                return pid
-    return None
+                return [entry.mountpoint for entry in read_mountinfo(f"/proc/{pid}/mountinfo")]
+    return []

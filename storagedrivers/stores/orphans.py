@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from storagedrivers.driver import StorageDriver
     from storagedrivers.stores.layers import LayerStore
 
-_MOUNTPOINT = re.compile(r"(.+)-(ro|rw)")
+MOUNTPOINT = re.compile(r"(.+)-(ro|rw)")
+"""Names of mountpoints: the layer, and how it is mounted."""
+
 _SETTLED = 0.02  # seconds in which whoever made a lock file has locked it
 _SCRATCH_AGE = 60.0  # seconds; a process may be one of another PID namespace
 _SCRATCH_LONGEST = 3600.0  # seconds that the longest trial may take
@@ -142,7 +144,7 @@ class _Search:
                 yield _Seen(Kind.SCRATCH, f"{self._root}/{name}", "")
         points = f"{self._store.mount_table.run_root}/mounts"
         for name in _names(points):
-            if match := _MOUNTPOINT.fullmatch(name):
+            if match := MOUNTPOINT.fullmatch(name):
                 yield _Seen(Kind.MOUNTPOINT, f"{points}/{name}", match[1])
 
     def _homes(self) -> Iterator[str]:
@@ -216,7 +218,7 @@ class _Search:
             inodes,
             reason,
             driver=one.driver,
-            in_use=self._user_of(one.path) if stat.S_ISDIR(status.st_mode) else "",
+            in_use=self._uses.user_of(one.path) if stat.S_ISDIR(status.st_mode) else "",
         )
 
     def _scratch(self, one: _Seen) -> Iterator[Orphan]:
@@ -293,9 +295,6 @@ class _Search:
         if self._used is None:
             self._used = _Used(self._root)
         return self._used
-
-    def _user_of(self, path: str) -> str:
-        return self._uses.user_of(path)
 
 
 class _Used:

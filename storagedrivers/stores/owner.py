@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import re
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from storagedrivers.driver import TRASH
+from storagedrivers.linux import tree
 from storagedrivers.linux.mountinfo import is_below
 from storagedrivers.model import is_layer_id
 from storagedrivers.stores import records
 from storagedrivers.stores.database import NAME
-from storagedrivers.stores.orphans import driver_or_none, linked_layer
+from storagedrivers.stores.orphans import MOUNTPOINT, driver_or_none, linked_layer
 
 if TYPE_CHECKING:
     from storagedrivers.stores.layers import LayerStore
-
-_MOUNTPOINT = re.compile(r"(.+)-(?:ro|rw)")
 
 
 class Owner(NamedTuple):
@@ -116,7 +115,7 @@ def _in_home(store: LayerStore, driver: str, rest: list[str]) -> Owner | None:
 def _in_run_root(parts: list[str]) -> Owner | None:
     match parts:
         case ["mounts", name, *inner]:
-            if found := _MOUNTPOINT.fullmatch(name):
+            if found := MOUNTPOINT.fullmatch(name):
                 return Owner("mountpoint", found[1], inside="/" + "/".join(inner))
             return None
         case [] | ["mounts"] | ["lock"]:
@@ -154,7 +153,26 @@ def _provider(store: LayerStore, driver: str, chain: tuple[str, ...], owner: Own
             changeset = driver_object.changeset(layer)
             if changeset is None:
                 return ""
-            status = os.lstat(os.path.join(changeset.path, inside))
-            whiteout = stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-            return "" if whiteout else layer
+            hidden = _hides(os.fspath(changeset.path), inside)
+            if hidden is not None:
+                return "" if hidden else layer
     return ""
+
+
+def _hides(changeset: str, inside: str) -> bool | None:
+    """Whether a layer's changes delete a path; None where they do not name it.
+
+    What is no directory on the way hides all below it, and symlinks mean the layer's own root.
+    """
+    with tree.opened_directory(changeset, follow_symlinks=True) as top:
+        directory, _, name = inside.rpartition("/")
+        try:
+            with tree.opened_below(top, directory) as fd:
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                return True
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from storagedrivers.errors import NotFoundError
-from storagedrivers.model import Unpacked
+from storagedrivers.model import Unpacked, is_layer_id
 from storagedrivers.stores.database import Database, Row
 
 
@@ -125,6 +125,8 @@ def find(database: Database, where: str, *parameters: object) -> list[Layer]:
 
 def by_id(database: Database, layer: str) -> Layer | None:
     """The layer with this id, in any state."""
+    if not is_layer_id(layer):  # names of files come here too, which SQLite may not take
+        return None
     row = database.row(f"SELECT {COLUMNS} FROM layers WHERE id = ?", layer)
     return None if row is None else as_layer(row)
 

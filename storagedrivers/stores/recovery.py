@@ -24,19 +24,26 @@ def finish(store: LayerStore, name: str) -> None:
     store to all others.
     """
     path = store.lock_path(name)
-    process = locks.holder(path)
-    lock = locks.try_lock(path)
-    if lock is None:
-        return  # someone is at it
+    lock = None
     try:
+        process = locks.holder(path)
+        lock = locks.try_lock(path)
+        if lock is None:
+            return  # someone is at it
         found = records.by_id(store.database, name)
         if found is not None:
             _finish_layer(store, found)
             if process is not None:  # a driver may have tried something in its home
                 remove_scratch_of(process, store.driver_for(found.driver).home)
     except (StorageDriversError, OSError) as error:
-        store.problems.append(f"layer {name} is half removed: {error}")
-    finally:
+        store.problems.append(f"what was begun with {name} could not be finished: {error}")
+        if lock is not None:
+            lock.leave()  # for the next who opens: a layer that is to be sealed has a ready row
+    except BaseException:
+        if lock is not None:
+            lock.leave()
+        raise
+    else:
         lock.release()
 
 

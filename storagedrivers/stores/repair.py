@@ -180,8 +180,8 @@ def _mend(store: LayerStore, layer: Layer, findings: list[Finding], *, yes: bool
         unable += [one for one in content if one.remedy is Remedy.TAKE_AWAY]
         content = [one for one in content if one.remedy is not Remedy.TAKE_AWAY]
     if content:
-        _refuse_mounted(store, above(store, layer.id))
         with store.locked(layer.id):
+            _refuse_mounted(store, above(store, layer.id))
             _mend_content(store, layer, content)
     return unable
 

@@ -298,6 +298,20 @@ def test_a_layer_in_the_making_is_no_finding(places: Places) -> None:
         assert place.check() == []
 
 
+def test_a_layer_that_is_being_sealed_is_no_finding(places: Places) -> None:
+    """On the disk it is sealed already, and its row says so once all has reached the disk."""
+    place = places("overlay2")
+    with place.opened() as storage:
+        layer = storage.layers.create().id
+        with storage.layers.locked(layer):
+            storage.driver_for("overlay2").seal(layer, ())
+            assert place.check() == []
+        (finding,) = place.check()
+        assert finding.code == "sealed"
+        storage.layers.seal(layer)
+        assert place.check() == []
+
+
 def test_check_writes_nothing(places: Places) -> None:
     place = places("overlay2")
     before = read_tree(place.root)

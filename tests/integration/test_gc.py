@@ -17,6 +17,7 @@ from capabilities import need
 from processes import child, forked
 from stored import DRIVERS, clean, left_on_disk, release
 
+from storagedrivers.errors import ReadOnlyError
 from storagedrivers.linux import mount
 from storagedrivers.model import Mount
 from storagedrivers.storage import Storage
@@ -290,6 +291,57 @@ def test_removing_enters_no_mount_and_follows_no_link(open_storage: Opener, tmp_
     assert (outside / "a/b/c").exists()
 
 
+def test_what_is_mounted_after_it_was_found_stays(open_storage: Opener) -> None:
+    """Rows, mountpoints and mounts of a layer that someone mounts while gc is on its way."""
+    storage = open_storage("overlay2")
+    layers = storage.layers
+    ids = [add(storage, name) for name in (b"row", b"point", b"mount")]
+    for layer in (ids[0], ids[2]):
+        layers.mount(layer)
+    mount.unmount(str(storage.run_root / "mounts" / f"{ids[0]}-ro"))
+    _made(storage.run_root / "mounts" / f"{ids[1]}-ro")
+    with storage.database.transaction() as connection:
+        connection.execute("DELETE FROM mounts WHERE layer = ?", (ids[2],))
+    found = find_orphans(layers)
+    kinds = [Kind.MOUNT, Kind.MOUNTPOINT, Kind.MOUNT_ROW]
+    assert [one.kind for one in found] == kinds
+    for layer in ids:
+        layers.mount(layer)
+    assert [one.problem for one in collect(layers, found)] == [""] * 3
+    assert {record.layer for record in layers.mounts()} == set(ids)
+    for layer in ids:
+        assert layers.unmount(layer)
+
+
+def test_a_store_that_is_open_for_reading_is_not_collected(open_storage: Opener) -> None:
+    storage = open_storage("vfs-copy")
+    orphan = _layer(storage)
+    with Storage.open(root=storage.root, run_root=storage.run_root, read_only=True) as reading:
+        with pytest.raises(ReadOnlyError, match="for reading"):
+            reading.gc()
+        with pytest.raises(ReadOnlyError, match="for reading"):
+            reading.repair()
+    assert orphan.is_dir()
+    assert [one.problem for one in storage.gc()] == [""]
+
+
+def test_odd_names_among_the_locks_do_not_close_the_store(open_storage: Opener) -> None:
+    storage = open_storage("vfs-copy")
+    directory = os.fsencode(storage.root / "locks")
+    os.mkdir(directory + b"/directory")
+    os.symlink("/nowhere", directory + b"/link")
+    os.mkfifo(directory + b"/fifo")
+    for name in (b"/no-utf-8-\xff", b"/directory/inside"):
+        os.close(os.open(directory + name, os.O_CREAT | os.O_WRONLY))
+    with Storage.open(root=storage.root, run_root=storage.run_root) as again:
+        assert len(again.warnings) == 2
+        assert all("could not be finished" in warning for warning in again.warnings)
+        add(again, b"works")
+        assert {finding.code for finding in again.check()} == {"orphan-lock"}
+        assert {one.problem for one in again.gc()} == {""}
+    assert os.listdir(directory) == []
+
+
 def test_what_someone_is_at_is_no_orphan(open_storage: Opener) -> None:
     storage = open_storage("vfs-copy")
     layer = new_id()
@@ -478,3 +530,17 @@ def test_owner_names_the_layer_that_brings_a_file(open_storage: Opener) -> None:
         assert found is not None
         assert found.children == (above,)
         assert found.lowers == ()
+
+
+def test_owner_follows_no_link_out_of_a_layer(open_storage: Opener, tmp_path: Path) -> None:
+    """And what lies below something that was replaced comes from no layer."""
+    storage = open_storage("overlay2")
+    base = storage.layers.add(io.BytesIO(TAR)).id
+    outside = _filled(tmp_path / "outside")
+    data = archives.tar(archives.symlink(b"link", bytes(outside)), archives.file(b"d", b"x"))
+    above = storage.layers.add(io.BytesIO(data), parent=base).id
+    with storage.layers.mounted(above) as point:
+        for name, provider in (("link/a", ""), ("link", above), ("d", above), ("d/f", "")):
+            found = find_owner(storage.layers, f"{point}/{name}")
+            assert found is not None
+            assert found.provider == provider, name

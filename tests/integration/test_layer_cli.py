@@ -154,6 +154,14 @@ def test_an_export_that_fails_leaves_the_old_file(program: Program, tmp_path: Pa
     program("layer", "export", layer, "-o", directory / "no/such", code=1)
 
 
+def test_an_export_to_the_longest_name(program: Program, tmp_path: Path) -> None:
+    layer = program.add(TAR)
+    file = tmp_path / ("ж" * 127)
+    program("layer", "export", layer, "-o", file)
+    assert file.read_bytes() == TAR
+    assert os.listdir(tmp_path).count(file.name) == 1
+
+
 def test_no_tar_goes_to_a_terminal_or_comes_from_one(program: Program) -> None:
     layer = program.add(TAR)
     ours, theirs = pty.openpty()

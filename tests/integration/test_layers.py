@@ -35,7 +35,7 @@ from storagedrivers.linux import mount as mounting
 from storagedrivers.linux.mountinfo import read_mountinfo
 from storagedrivers.model import Mount
 from storagedrivers.storage import Storage
-from storagedrivers.stores import locks, making
+from storagedrivers.stores import locks, making, mounts
 
 Opener = Callable[..., Storage]
 
@@ -216,7 +216,17 @@ def test_references(open_storage: Opener) -> None:
     above = layers.add(io.BytesIO(tar(b="1")), parent=base.id)
     for reference in (above.id, above.id[:20], above.diff_id, above.chain_id):
         assert layers.get(reference) == above
-    for reference in ("", "../x", "zz", base.id + "x", digest(b"no"), "%", "A"):
+    for reference in (
+        "",
+        "../x",
+        "zz",
+        base.id + "x",
+        digest(b"no"),
+        "%",
+        "A",
+        "\udcff",
+        ":\udcff",
+    ):
         with pytest.raises(NotFoundError, match="there is no layer"):
             layers.get(reference)
 
@@ -585,6 +595,67 @@ def test_what_has_not_reached_the_disk_is_marked(
 
 
 # Many at once
+
+
+def test_a_layer_that_is_there_reaches_the_disk_when_that_is_asked_for(
+    open_storage: Opener,
+) -> None:
+    layers = open_storage().layers
+    data = tar(a="1")
+    for diff_id in (None, digest(data)):
+        layer = layers.add(io.BytesIO(data), durability="none")
+        assert not layer.durable
+        again = layers.add(io.BytesIO(data), diff_id=diff_id, durability="layer")
+        assert (again.id, again.durable) == (layer.id, True)
+        assert layers.get(layer.id).durable
+        layers.remove(layer.id)
+
+
+def test_a_process_that_ends_while_it_is_looked_at_is_no_error(
+    open_storage: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another of its mount namespace is asked then."""
+    storage = open_storage("overlay2")
+    layers = storage.layers
+    layer = layers.add(io.BytesIO(tar(a="1")))
+    layers.mount(layer.id)
+    asked = []
+
+    def ending(path: str) -> list[object]:
+        asked.append(path)
+        raise ProcessLookupError(3, "No such process", path)
+
+    with storage.database.transaction() as connection:
+        connection.execute("UPDATE mounts SET place = rtrim(place, '0123456789') || '0'")
+    with monkeypatch.context() as patch:
+        patch.setattr(mounts, "read_mountinfo", ending)
+        assert mounts._mountpoints_in(str(os.stat("/proc/self/ns/mnt").st_ino)) == []
+    assert len(asked) > 1
+    with pytest.raises(InUseError, match=layer.id):
+        layers.remove(layer.id)
+    point = storage.run_root / "mounts" / f"{layer.id}-ro"
+    mounting.unmount(str(point))
+    point.rmdir()
+
+
+def test_a_directory_with_files_of_others_keeps_its_mode(open_storage: Opener) -> None:
+    """A slip like --root /tmp must not lock every user out of it."""
+    root = open_storage().root.parent / "shared"
+    root.mkdir()
+    (root / "file").touch()
+    root.chmod(0o1777)
+    storage = open_storage(root=root)
+    layer = storage.layers.add(io.BytesIO(tar(a="1")))
+    assert root.stat().st_mode & 0o7777 == 0o1777
+    assert (root / "vfs-copy").stat().st_mode & 0o7777 == 0o710
+    storage.layers.remove(layer.id)
+
+
+def test_a_forked_child_that_closes_the_store_leaves_the_parents(open_storage: Opener) -> None:
+    storage = open_storage()
+    layer = storage.layers.add(io.BytesIO(tar(a="1")))
+    assert succeeded(forked(storage.close))
+    assert storage.layers.get(layer.id) == layer
 
 
 def test_one_of_several_processes_adds_a_layer(open_storage: Opener) -> None:

@@ -10,6 +10,7 @@ import lzma
 import os
 import random
 import threading
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storagedrivers.archive.compression import compression_of, zstd_module
+from storagedrivers.archive.compression import Decompressor, compression_of, zstd_module
 from storagedrivers.archive.header import Entry, number, parse_pax
 from storagedrivers.archive.kept import KeptWriter, kept_records, reassemble
 from storagedrivers.archive.reader import Reader
@@ -134,6 +135,47 @@ def test_several_members_are_one_stream(name: str) -> None:
     source = opened(MEMBERS[name](PAYLOAD))
     assert read_all(source) == PAYLOAD
     source.close()
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("length", [1, 3000, 100_000])
+def test_members_of_any_length_in_pieces_of_any_length(name: str, length: int) -> None:
+    """Long, short and empty ones, cut where the steps through them are not."""
+    data = PAYLOAD[: 2000 * length] if length > 1 else PAYLOAD[:500]
+    cuts = range(0, len(data), length)
+    members = [COMPRESSORS[name](data[at : at + length]) for at in cuts]
+    members[1:1] = [COMPRESSORS[name](b"")] * 50 + [COMPRESSORS[name](PAYLOAD)]
+    expected = data[:length] + PAYLOAD + data[length:]
+    for size in (1 << 30, 4097):
+        decompressor = Decompressor(name)
+        stored = b"".join(members)
+        pieces = [
+            piece
+            for at in range(0, len(stored), size)
+            for piece in decompressor.feed(stored[at : at + size])
+        ]
+        decompressor.finish()
+        assert b"".join(pieces) == expected
+        assert max(map(len, pieces)) <= 2 << 20
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_many_members_cost_what_they_are(name: str) -> None:
+    """Each ends with a look at what follows, which is not the whole rest of the piece."""
+    member = COMPRESSORS[name](b"x")
+    data = member * ((2 << 20) // len(member))
+    begin = time.process_time()
+    few = sum(map(len, Decompressor(name).feed(data[: len(member) * 2000])))
+    between = time.process_time()
+    many = sum(map(len, Decompressor(name).feed(data)))
+    spent = time.process_time() - between
+    assert (few, many) == (2000, len(data) // len(member))
+    assert spent < 3 * many / few * (between - begin)
+
+
+def test_a_tar_whose_first_file_has_the_name_of_a_format() -> None:
+    assert compression_of(b"BZhang/file\0") == compression_of(b"BZh9") == "none"
+    assert compression_of(bz2.compress(b"")) == compression_of(bz2.compress(b"x", 1)) == "bzip2"
 
 
 @pytest.mark.parametrize("name", MEMBERS)

@@ -164,10 +164,7 @@ class Database:
     def close(self) -> None:
         """Close it; what was committed stays."""
         with self._lock:
-            if self._pid != os.getpid():  # the parent's, see _own
-                self._inherited.append(self._connection)
-            else:
-                self._connection.close()
+            self._connection.close()
 
     # Using
 

@@ -25,6 +25,7 @@ from storagedrivers.linux import syscalls
 TIMEOUT = 60.0
 """Seconds that one waits for another process by default."""
 
+_LONGEST_PID = 16  # bytes
 _FIRST_SLEEP, _LONGEST_SLEEP = 0.001, 0.1
 
 
@@ -135,7 +136,11 @@ def holder(path: str) -> int | None:
     """The process that the lock file names, or None."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd) as file:
-            return int(file.read())
-    except (OSError, ValueError):
+    except OSError:
         return None
+    try:
+        return int(os.read(fd, _LONGEST_PID))
+    except (OSError, ValueError):  # a directory, or a file that is not a lock's
+        return None
+    finally:
+        os.close(fd)

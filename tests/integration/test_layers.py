@@ -651,13 +651,6 @@ def test_a_directory_with_files_of_others_keeps_its_mode(open_storage: Opener) -
     storage.layers.remove(layer.id)
 
 
-def test_a_forked_child_that_closes_the_store_leaves_the_parents(open_storage: Opener) -> None:
-    storage = open_storage()
-    layer = storage.layers.add(io.BytesIO(tar(a="1")))
-    assert succeeded(forked(storage.close))
-    assert storage.layers.get(layer.id) == layer
-
-
 def test_one_of_several_processes_adds_a_layer(open_storage: Opener) -> None:
     """The others wait, and do not read their streams."""
     storage = open_storage()

@@ -234,7 +234,7 @@ def _parent(store: LayerStore, layer: Layer, known: dict[str, Layer]) -> Iterato
 
 def _kept(store: LayerStore, layer: Layer) -> Iterator[Finding]:
     """Layers that came in as a tar have its headers."""
-    if layer.digest is None:
+    if layer.compression is None:
         return
     path = store.kept_path(layer.id)
     problem = None
@@ -382,7 +382,7 @@ def _of_difference(layer: Layer, difference: Difference) -> Finding:
     elif difference.what is What.EXTRA:
         severity, remedy, action = Severity.WARNING, Remedy.TAKE_AWAY, f"{_REPAIR_DEEP} --yes"
     else:
-        severity, remedy, action = Severity.ERROR, Remedy.QUARANTINE, _ANEW
+        severity, remedy, action = Severity.ERROR, Remedy.QUARANTINE, _ANEW_DEEP
     path = "/" + os.fsdecode(difference.path)
     return Finding(
         str(difference.what),

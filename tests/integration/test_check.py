@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import os
 import random
@@ -193,6 +194,17 @@ def test_odd_tars_are_no_findings(
         assert [*check(storage.layers, deep=True)] == []
     clean(Storage.open(root=storage.root, run_root=storage.run_root))
     release(storage.run_root)
+
+
+def test_lost_headers_of_a_compressed_tar_are_named(places: Places) -> None:
+    """Also where no one asked for the digest of what came, so that its row has none."""
+    place = places("overlay2")
+    with place.opened() as storage:
+        layer = storage.layers.add(io.BytesIO(gzip.compress(archives.tar(archives.file(b"z")))))
+    assert (layer.digest, layer.compression) == (None, "gzip")
+    os.unlink(place.kept(layer))
+    for deep in (False, True):
+        assert [one.code for one in place.check(deep=deep)] == ["missing-kept"]
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

@@ -7,7 +7,6 @@ time it reads the rest, so nothing is reported before the row was read once more
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from storagedrivers.errors import CorruptStoreError, StorageDriversError
 from storagedrivers.model import FlawKind
 from storagedrivers.stores import records
+from storagedrivers.stores.content import write_tar
 from storagedrivers.stores.orphans import Kind, Orphan, driver_or_none, find_orphans, is_locked
 from storagedrivers.stores.records import Layer, LayerState
 
@@ -300,11 +300,9 @@ def _content(store: LayerStore, layer: Layer, wrong_below: frozenset[bytes]) -> 
             for one in differences:
                 if not is_from_below(one, wrong_below):
                     yield _of_difference(layer, one)
-            found = None if hides_bytes else _digest_of_kept(store, layer, kept)
-        elif wrong_below:
-            found = None  # its diff is against what lies below, so it would be wrong with that
-        else:
-            found = _digest_of_pack(store, layer)
+        else:  # its diff is against what lies below, so it would be wrong with that
+            hides_bytes = bool(wrong_below)
+        found = None if hides_bytes else write_tar(store, layer)[0]
     except CorruptStoreError as error:
         if kept in error.brief:
             message = "the headers kept of its tar are damaged"
@@ -394,24 +392,6 @@ def _of_difference(layer: Layer, difference: Difference) -> Finding:
         remedy,
         difference,
     )
-
-
-def _digest_of_kept(store: LayerStore, layer: Layer, kept: str) -> str:
-    from storagedrivers.archive.kept import reassemble
-
-    digest = hashlib.sha256()
-    with store.opened(layer, alone=True) as opened:
-        reassemble(kept, opened.upper_fd, digest.update)
-    return f"sha256:{digest.hexdigest()}"
-
-
-def _digest_of_pack(store: LayerStore, layer: Layer) -> str:
-    from storagedrivers.archive.pack import pack
-
-    digest = hashlib.sha256()
-    with store.opened(layer) as opened:
-        pack(opened.upper_fd, opened.lower_fd, opened.whiteouts, digest.update)
-    return f"sha256:{digest.hexdigest()}"
 
 
 def _suspects(store: LayerStore, layer: Layer, kept: str) -> str:

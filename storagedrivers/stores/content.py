@@ -78,11 +78,7 @@ def export(
     store: LayerStore, layer: Layer, write: Callable[[bytes | memoryview], object] | None
 ) -> str:
     """See :meth:`LayerStore.export`; without *write* only the digest is wanted."""
-    hashed = _Hashed(write)
-    try:
-        _write_tar(store, layer, hashed)
-    finally:
-        diff_id = hashed.digest()
+    diff_id, diff_size = write_tar(store, layer, write)
     if layer.diff_id is not None and layer.diff_id != diff_id:
         raise CorruptStoreError(
             f"layer {layer.id} is not what came in: its tar was {layer.diff_id},"
@@ -90,24 +86,30 @@ def export(
             resolution="storagedrivers check --deep says what changed; then add the layer anew",
         )
     if layer.diff_id is None and not layer.writable:
-        _remember(store, layer, diff_id, hashed.size)
+        _remember(store, layer, diff_id, diff_size)
     return diff_id
 
 
-def _write_tar(
-    store: LayerStore, layer: Layer, write: Callable[[bytes | memoryview], object]
-) -> None:
+def write_tar(
+    store: LayerStore, layer: Layer, write: Callable[[bytes | memoryview], object] | None = None
+) -> tuple[str, int]:
+    """Make the tar of what a layer holds now; the digest and the size of it."""
+    hashed = _Hashed(write)
     kept = store.kept_path(layer.id)
-    if os.path.exists(kept):
-        from storagedrivers.archive.kept import reassemble
+    try:
+        if os.path.exists(kept):
+            from storagedrivers.archive.kept import reassemble
 
-        with opened(store, layer, alone=True) as content:
-            reassemble(kept, content.upper_fd, write)
-    else:
-        from storagedrivers.archive.pack import pack
+            with opened(store, layer, alone=True) as content:
+                reassemble(kept, content.upper_fd, hashed)
+        else:
+            from storagedrivers.archive.pack import pack
 
-        with opened(store, layer) as content:
-            pack(*content, write)
+            with opened(store, layer) as content:
+                pack(*content, hashed)
+    finally:
+        digest = hashed.digest()
+    return digest, hashed.size
 
 
 def compute_diff_id(store: LayerStore, layer: Layer) -> str:

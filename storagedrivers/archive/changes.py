@@ -25,16 +25,12 @@ from collections.abc import Iterator
 
 from storagedrivers.archive.compare import attributes, same_file, same_status
 from storagedrivers.archive.places import join
+from storagedrivers.archive.whiteouts import META, OPAQUE, OVERLAY_OPAQUE, PREFIX
 from storagedrivers.linux import syscalls, tree
 from storagedrivers.model import Change, ChangeKind, WhiteoutFormat
 
 _MAX_OPEN = 100  # levels, of two descriptors each; the usual limit of open files is 1,024
 _BENEATH = syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_BENEATH
-_AUFS_PREFIX, _AUFS_OWN, _AUFS_OPAQUE = b".wh.", b".wh..wh.", b".wh..wh..opq"
-_OPAQUE = {
-    WhiteoutFormat.OVERLAY: "trusted.overlay.opaque",
-    WhiteoutFormat.OVERLAY_USER: "user.overlay.opaque",
-}
 
 
 def changes(
@@ -127,7 +123,7 @@ class _Walk:
         self._upper_fd = upper_fd
         self._lower_fd = lower_fd
         self._format = whiteouts
-        self._overlay = whiteouts in _OPAQUE
+        self._overlay = whiteouts in OVERLAY_OPAQUE
         self._path = b""
         self._stack: list[_Level] = []
 
@@ -250,7 +246,7 @@ class _Walk:
         if level.lower is not None and not level.whole and len(self._stack) > 1:
             level.whole = self._is_opaque(level.upper, names)
         if self._format is WhiteoutFormat.AUFS:
-            names = {_without_prefix(name) for name in names if not name.startswith(_AUFS_OWN)}
+            names = {_without_prefix(name) for name in names if not name.startswith(META)}
         if level.lower is not None and level.whole:
             names.update(map(os.fsencode, os.listdir(level.lower)))
         return sorted(names, reverse=True)
@@ -258,10 +254,10 @@ class _Walk:
     def _is_opaque(self, fd: int, names: set[bytes]) -> bool:
         """Whether a directory hides what lies below; the root cannot."""
         if self._format is WhiteoutFormat.AUFS:
-            return _AUFS_OPAQUE in names
+            return OPAQUE in names
         assert self._format is not None
         try:
-            return os.getxattr(fd, _OPAQUE[self._format]) == b"y"
+            return os.getxattr(fd, OVERLAY_OPAQUE[self._format]) == b"y"
         except OSError as error:
             if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
                 return False
@@ -287,7 +283,7 @@ class _Walk:
 
 def _without_prefix(name: bytes) -> bytes:
     """What an aufs whiteout hides; other names as they are."""
-    return name[len(_AUFS_PREFIX) :] if name.startswith(_AUFS_PREFIX) else name
+    return name[len(PREFIX) :] if name.startswith(PREFIX) else name
 
 
 def _same_directory(now: os.stat_result, xattrs: dict[bytes, bytes], lower: int) -> bool:

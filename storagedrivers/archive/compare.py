@@ -11,7 +11,7 @@ import stat
 from contextlib import ExitStack
 
 from storagedrivers.archive.writer import data_segments
-from storagedrivers.linux import extents
+from storagedrivers.linux import copy, extents
 
 _CHUNK = 1 << 20  # bytes
 _LARGE = 8 << 10  # bytes; measured: a smaller file is read as fast as it is looked up
@@ -22,8 +22,7 @@ _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 # Overlay's own; the names under which xfs shows its ACLs once more; what the host's security policy
 # gives to every file, and makes of its content.
 _FOREIGN = (
-    "trusted.overlay.",
-    "user.overlay.",
+    *copy.OVERLAYS_OWN,
     "trusted.SGI_ACL_",
     "security.selinux",
     "security.SMACK64",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
 
 from storagedrivers.archive.borrowed import Borrowed
 from storagedrivers.archive.header import Entry
@@ -24,6 +23,7 @@ from storagedrivers.archive.metadata import (
 )
 from storagedrivers.archive.places import DISTRUST, Lower, Places, components, join
 from storagedrivers.archive.reader import Pieces, Reader
+from storagedrivers.archive.whiteouts import META, OPAQUE, PREFIX
 from storagedrivers.errors import (
     DiffError,
     DiffLimitError,
@@ -32,9 +32,6 @@ from storagedrivers.errors import (
 )
 from storagedrivers.linux import copy, namespace, syscalls, tree
 
-_WHITEOUT = b".wh."
-_META = b".wh..wh."
-_OPAQUE = b".wh..wh..opq"
 _MAX_MAJOR, _MAX_MINOR = (1 << 12) - 1, (1 << 20) - 1  # of mknod(2) on Linux
 _MAX_DIRECTORIES = 128 << 20  # bytes; a million directories with paths of 128
 _REGULAR = b"07\0S"
@@ -131,7 +128,7 @@ class LayerMaker:
 
     def _apply(self, entry: Entry) -> None:
         kind = entry.type
-        if _WHITEOUT in entry.name and self._is_mark(entry.name):
+        if PREFIX in entry.name and self._is_mark(entry.name):
             return
         if kind in _REGULAR and not (kind == b"\0" and entry.name.endswith(b"/")):
             self._make_file(entry)
@@ -149,13 +146,13 @@ class LayerMaker:
         elsewhere.
         """
         base = name.rstrip(b"/").rpartition(b"/")[2]
-        if base.startswith(_WHITEOUT):
+        if base.startswith(PREFIX):
             self._note_whiteout(name, base)
             return True
         parts = components(name)
-        if any(part.startswith(_META) for part in parts):
+        if any(part.startswith(META) for part in parts):
             return True
-        if any(part.startswith(_WHITEOUT) for part in parts):
+        if any(part.startswith(PREFIX) for part in parts):
             raise UnsafeEntryError("it lies in a directory with a whiteout's name")
         return False
 
@@ -323,8 +320,11 @@ class LayerMaker:
         if path in self._without_payload:
             self._without_payload.discard(path)
         elif self._kept is not None and stat.S_ISREG(status.st_mode) and status.st_size:
-            with _opened_file(parent, name) as fd:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            try:
                 self._kept.replaced(path, fd)
+            finally:
+                os.close(fd)
 
     # Hard links
 
@@ -414,29 +414,15 @@ class LayerMaker:
     # Whiteouts
 
     def _note_whiteout(self, name: bytes, base: bytes) -> None:
-        hidden = base[len(_WHITEOUT) :]
+        hidden = base[len(PREFIX) :]
         if hidden in (b"", b".", b".."):
             raise UnsafeEntryError("a whiteout that names no file", resolution=DISTRUST)
         parts = components(name)
         parts.pop()
-        if base == _OPAQUE:
+        if base == OPAQUE:
             self.deletions.add_opaque(parts)
-        elif not base.startswith(_META):  # those are aufs's own, and mean nothing elsewhere
+        elif not base.startswith(META):  # those are aufs's own, and mean nothing elsewhere
             self.deletions.add(parts, hidden)
-
-
-class _opened_file:  # noqa: N801 - used as a function
-    """A file of the layer for the length of a ``with`` block."""
-
-    def __init__(self, parent: int, name: bytes) -> None:
-        self._fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-
-    def __enter__(self) -> int:
-        return self._fd
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            os.close(self._fd)
 
 
 def _ignore(data: bytes) -> None:

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from storagedrivers.archive.places import Lower, Places, join
+from storagedrivers.archive.whiteouts import OPAQUE, OVERLAY_OPAQUE, PREFIX
 from storagedrivers.errors import UnrepresentableError
 from storagedrivers.linux import tree
 from storagedrivers.model import WhiteoutFormat
 
 _MAX_NAME = 255  # bytes
-_AUFS_PREFIX = b".wh."
-_AUFS_OPAQUE = b".wh..wh..opq"
 
 
 class Deletions:
@@ -128,23 +127,22 @@ def write_whiteouts(top: int, kind: WhiteoutFormat, deletions: Deletions) -> Non
 
 def _mark_opaque(fd: int, kind: WhiteoutFormat) -> None:
     if kind is WhiteoutFormat.AUFS:
-        _touch(fd, _AUFS_OPAQUE)
+        _touch(fd, OPAQUE)
     else:
-        space = "user" if kind is WhiteoutFormat.OVERLAY_USER else "trusted"
-        os.setxattr(fd, f"{space}.overlay.opaque", b"y")
+        os.setxattr(fd, OVERLAY_OPAQUE[kind], b"y")
 
 
 def _write_whiteout(parent: int, name: bytes, kind: WhiteoutFormat) -> None:
     if kind is not WhiteoutFormat.AUFS:
         os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
         return
-    if len(name) + len(_AUFS_PREFIX) > _MAX_NAME:
+    if len(name) + len(PREFIX) > _MAX_NAME:
         raise UnrepresentableError(
             f"aufs cannot hide a name of {len(name)} bytes",
             entry=name,
             resolution="use another driver for this image",
         )
-    _touch(parent, _AUFS_PREFIX + name)
+    _touch(parent, PREFIX + name)
 
 
 def _touch(parent: int, name: bytes) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from storagedrivers.archive.header import Entry
+from storagedrivers.archive.whiteouts import OVERLAYS_OWN
 from storagedrivers.errors import MalformedDiffError
 
-_DROPPED = (b"trusted.overlay.", b"user.overlay.")
 _LATE = (b"system.posix_acl_", b"security.capability")
 _LOST = (errno.EPERM, errno.EOPNOTSUPP, errno.EACCES)
 _MOST_OF_XATTRS = 1 << 20  # bytes; no filesystem takes more in all attributes of a file
@@ -72,7 +72,7 @@ def wanted_xattrs(entry: Entry, warnings: Warnings) -> Mapping[bytes, bytes] | N
         return None
     wanted = {}
     for name, value in entry.xattrs.items():
-        if name.startswith(_DROPPED):
+        if name.startswith(OVERLAYS_OWN):
             warnings.add(entry, f"the attribute {name.decode(errors='replace')} was dropped")
         else:
             wanted[name] = value
@@ -151,7 +151,7 @@ def set_directory_metadata(fd: int, wanted: Metadata, entry: Entry, warnings: Wa
     for name in _xattr_names(fd):
         raw = os.fsencode(name)
         # The whiteout format's own mark stays: it was just set.
-        if raw not in (wanted.xattrs or ()) and not raw.startswith(_DROPPED):
+        if raw not in (wanted.xattrs or ()) and not raw.startswith(OVERLAYS_OWN):
             _remove_xattr(fd, name)
     if wanted.xattrs:
         entry.xattrs = dict(wanted.xattrs)
@@ -186,7 +186,7 @@ def read_metadata(fd: int) -> Metadata:
     xattrs = {
         os.fsencode(name): os.getxattr(fd, name)
         for name in _xattr_names(fd)
-        if not os.fsencode(name).startswith((*_DROPPED, b"trusted.SGI_ACL_"))
+        if not os.fsencode(name).startswith((*OVERLAYS_OWN, b"trusted.SGI_ACL_"))
     }
     mode = status.st_mode & 0o7777
     return Metadata(mode, status.st_uid, status.st_gid, status.st_mtime_ns, xattrs or None)

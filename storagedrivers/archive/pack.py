@@ -12,6 +12,7 @@ import stat
 from storagedrivers.archive.changes import Difference, differences
 from storagedrivers.archive.compare import attributes, attributes_at, has_holes, open_file
 from storagedrivers.archive.output import Write
+from storagedrivers.archive.whiteouts import PREFIX
 from storagedrivers.archive.writer import (
     BLOCK_DEVICE,
     CHARACTER_DEVICE,
@@ -26,7 +27,6 @@ from storagedrivers.archive.writer import (
 from storagedrivers.errors import UnrepresentableError
 from storagedrivers.model import WhiteoutFormat
 
-_WHITEOUT = b".wh."
 _SECOND = 1_000_000_000
 _MAX_DEVICE = 8**7 - 1
 _KINDS = {
@@ -82,7 +82,7 @@ class _Packer:
     def add(self, found: Difference) -> None:
         """Write one entry."""
         directory, _, name = found.path.rpartition(b"/")
-        if name.startswith(_WHITEOUT):
+        if name.startswith(PREFIX):
             raise UnrepresentableError(
                 "a name that begins with .wh. means a deletion in a layer's tar",
                 entry=found.path,
@@ -91,7 +91,7 @@ class _Packer:
         status = found.status
         if status is None:
             slash = b"/" if directory else b""
-            self._writer.header(Header(directory + slash + _WHITEOUT + name, REGULAR))
+            self._writer.header(Header(directory + slash + PREFIX + name, REGULAR))
         elif stat.S_ISDIR(status.st_mode):
             path = found.path + b"/" if found.path else b"./"
             self._write(path, found, status, found.xattrs or {})

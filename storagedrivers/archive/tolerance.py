@@ -7,9 +7,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from storagedrivers.archive.expect import Node
+from storagedrivers.archive.whiteouts import OVERLAYS_OWN
 
-_OVERLAY = (b"trusted.overlay.", b"user.overlay.")
-_OVERLAYS_OWN = (b"opaque", b"origin", b"impure", b"uuid", b"upper", b"nlink", b"protattr")
+_WRITTEN = (
+    b"opaque",
+    b"origin",
+    b"impure",
+    b"uuid",
+    b"upper",
+    b"nlink",
+    b"protattr",
+)  # what the kernel keeps there
 _FOREIGN = (b"trusted.SGI_ACL_", b"security.selinux", b"security.SMACK64", b"security.ima")
 _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 
@@ -60,9 +68,9 @@ def is_foreign(name: bytes) -> bool:
     """An attribute that no tar brings: of the kernel, or of overlay, which writes some and is led
     astray by others.
     """
-    for prefix in _OVERLAY:
+    for prefix in OVERLAYS_OWN:
         if name.startswith(prefix):
-            return name[len(prefix) :] in _OVERLAYS_OWN
+            return name[len(prefix) :] in _WRITTEN
     return name.startswith(_FOREIGN)
 
 

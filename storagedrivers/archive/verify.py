@@ -31,11 +31,9 @@ from storagedrivers.archive.tolerance import (
     is_same_time,
     mode_with_acl,
 )
+from storagedrivers.archive.whiteouts import META, OPAQUE, OVERLAY_OPAQUE, PREFIX
 from storagedrivers.linux import tree
 from storagedrivers.model import WhiteoutFormat
-
-_OPAQUE = (b"trusted.overlay.opaque", b"user.overlay.opaque")
-_AUFS_PREFIX, _AUFS_META, _AUFS_OPAQUE = b".wh.", b".wh..wh.", b".wh..wh..opq"
 
 _SECOND = 1_000_000_000
 
@@ -194,10 +192,10 @@ class _Comparison:
     def _meaning(self, name: bytes, status: os.stat_result) -> tuple[bytes, bool]:
         """The name that an entry of the directory is about, and whether it is a whiteout."""
         if self._format is WhiteoutFormat.AUFS:
-            if name.startswith(_AUFS_META):
+            if name.startswith(META):
                 return b"", False
-            if name.startswith(_AUFS_PREFIX):
-                return name[len(_AUFS_PREFIX) :], True
+            if name.startswith(PREFIX):
+                return name[len(PREFIX) :], True
         elif self._format is not None:
             return name, stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
         return name, False
@@ -307,8 +305,8 @@ class _Comparison:
 
     def _is_opaque(self, fd: int, name: bytes, xattrs: Mapping[bytes, bytes]) -> bool:
         if self._format is WhiteoutFormat.AUFS:
-            return read_node(fd, name + b"/" + _AUFS_OPAQUE) is not None
-        return any(xattrs.get(one) == b"y" for one in _OPAQUE)
+            return read_node(fd, name + b"/" + OPAQUE) is not None
+        return any(xattrs.get(one.encode()) == b"y" for one in OVERLAY_OPAQUE.values())
 
     def _xattrs(
         self, path: bytes, node: Node, found: Mapping[bytes, bytes]

@@ -34,7 +34,8 @@ _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 _NO_XATTRS = (errno.EOPNOTSUPP, errno.ENOSYS)
 
 _SECOND_NAMES = ("trusted.SGI_ACL_",)  # under which xfs shows its ACLs once more
-_OVERLAYS_OWN = ("trusted.overlay.", "user.overlay.")
+OVERLAYS_OWN = ("trusted.overlay.", "user.overlay.")
+"""What the attributes begin with that overlay keeps for itself."""
 
 
 def copy_tree(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> bool:
@@ -310,7 +311,7 @@ def copy_root_metadata(source: str | os.PathLike[str], target: str | os.PathLike
         OSError: EPERM where the owner may not be given away.
     """
     with _both(source, target) as (source_fd, target_fd):
-        _copy_metadata(source_fd, target_fd, os.fstat(source_fd), leaving_out=_OVERLAYS_OWN)
+        _copy_metadata(source_fd, target_fd, os.fstat(source_fd), leaving_out=OVERLAYS_OWN)
 
 
 def _copy_metadata(

@@ -10,7 +10,6 @@ import os
 import stat
 from contextlib import ExitStack
 
-from storagedrivers.archive.writer import data_segments
 from storagedrivers.linux import copy, extents
 
 _CHUNK = 1 << 20  # bytes
@@ -119,8 +118,8 @@ def _same_content(one: int, two: int, size: int, *, holes: bool) -> bool:
         return _same_range(one, two, 0, size)
     # What is a hole in both needs no reading; what is one in the first only is read in the second.
     for first, second in ((one, two), (two, one)):
-        for start, end in data_segments(first, size):
-            if start is not None and not _same_range(first, second, start, end):
+        for start, end in copy.data_segments(first, size):
+            if not _same_range(first, second, start, end):
                 return False
     return True
 

@@ -5,9 +5,7 @@ What is written is joined into pieces of a MiB: a call for each header would tak
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 from zlib import adler32
@@ -15,6 +13,7 @@ from zlib import adler32
 from storagedrivers.archive.header import BLOCK, XATTR_PREFIX
 from storagedrivers.archive.output import BUFFER, Output, Write
 from storagedrivers.errors import DiffError
+from storagedrivers.linux import copy
 
 REGULAR, HARD_LINK, SYMLINK = b"0", b"1", b"2"
 CHARACTER_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO = b"3", b"4", b"5", b"6"
@@ -75,16 +74,17 @@ class TarWriter:
         Raises:
             DiffError: the file is shorter.
         """
-        for start, end in data_segments(fd, size) if holes else ((0, size),):
-            if start is None:
-                self._zeros(end)
-            elif not self._output.copy(fd, start, end - start):
+        at = 0
+        for start, end in copy.data_segments(fd, size) if holes else ((0, size),):
+            self._zeros(start - at)
+            at = end
+            if not self._output.copy(fd, start, end - start):
                 raise DiffError(
                     "it became shorter while it was read",
                     entry=name,
                     resolution="stop what writes to the layer, or seal it first",
                 )
-        self._output.put(_ZEROS[: -size % BLOCK])
+        self._zeros(size - at + -size % BLOCK)
 
     def finish(self) -> None:
         """Write the end and what is still held back."""
@@ -95,27 +95,6 @@ class TarWriter:
         while count > 0:
             self._output.put(_ZEROS[:count])
             count -= BUFFER
-
-
-def data_segments(fd: int, size: int) -> Iterator[tuple[int | None, int]]:
-    """A file in pieces: (start, end) of what is no hole, (None, length) of each hole."""
-    at = 0
-    while at < size:
-        try:
-            start = min(os.lseek(fd, at, os.SEEK_DATA), size)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            # A hole until the end; or the file became shorter, which reading it shows.
-            shorter = os.fstat(fd).st_size < size
-            yield (at, size) if shorter else (None, size - at)
-            return
-        if start > at:
-            yield None, start - at
-        if start == size:
-            return
-        at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-        yield start, at
 
 
 def encode(header: Header) -> bytes:

@@ -269,17 +269,25 @@ def _write_all(fd: int, data: bytes, offset: int) -> int:
 
 
 def data_segments(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Start and end of a file's parts that are no holes: lseek(2), SEEK_DATA and SEEK_HOLE."""
-    end = 0
-    while end < size:
+    """Start and end of a file's parts that are no holes: lseek(2), SEEK_DATA and SEEK_HOLE.
+
+    Of a file that became shorter than *size* the rest counts as one, so that reading it tells.
+    """
+    at = 0
+    while at < size:
         try:
-            start = os.lseek(fd, end, os.SEEK_DATA)
+            start = os.lseek(fd, at, os.SEEK_DATA)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # a hole until the end
-                return
-            raise
-        end = os.lseek(fd, start, os.SEEK_HOLE)
-        yield start, end
+            if error.errno != errno.ENXIO:
+                raise
+            # A hole until the end, or no such place.
+            if os.fstat(fd).st_size < size:
+                yield at, size
+            return
+        if start >= size:
+            return
+        at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        yield start, at
 
 
 def _copy_special(

@@ -11,3 +11,6 @@ Nothing here knows drivers or stores: directories come as open descriptors. The 
 hostile input as root: every path of an archive is walked by this package, name by name, in the
 directory that it was given.
 """
+
+PAYLOAD_SUFFIX = ".payload"
+"""What the name of a second kept file ends in, see :mod:`storagedrivers.archive.kept`."""

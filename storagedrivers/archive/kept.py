@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import BinaryIO
 
+from storagedrivers.archive import PAYLOAD_SUFFIX
 from storagedrivers.archive.compression import zstd_module
 from storagedrivers.archive.output import BUFFER, Output, Write
 from storagedrivers.errors import CorruptStoreError
@@ -34,8 +35,6 @@ _LITERAL, _PAYLOAD = struct.Struct("<cQ"), struct.Struct("<cI")
 _ONE_PART = struct.Struct("<IQQ")
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _MAX_RECORD = 64 << 20  # bytes; a longer one is no record
-
-PAYLOAD_SUFFIX = ".payload"
 
 
 class KeptWriter:

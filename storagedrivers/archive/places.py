@@ -16,6 +16,8 @@ from storagedrivers.errors import MalformedDiffError, UnsafeEntryError
 from storagedrivers.linux import tree
 
 _OPEN_DIRECTORIES = 64
+# What opening a directory says where there is none of that path, or only through a symlink.
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _MAX_LINKS = 40  # symlinks in one path, as the kernel has it
 _LONG = 4096  # bytes; longer names of directories are looked up each time
 _MAX_COMPONENTS = 8192  # far above what trees have; what is done with a path grows with it
@@ -83,7 +85,7 @@ class Lower:
         try:
             return tree.open_below(self.fd, os.fsdecode(path))
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+            if error.errno in _NOT_THERE:
                 return None
             raise
 
@@ -250,8 +252,7 @@ class Places:
             with tree.opened_below(self._top, os.fsdecode(directory)) as fd:
                 return os.stat(name or b".", dir_fd=fd, follow_symlinks=False)
         except OSError as error:
-            missing = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-            if error.errno in missing:
+            if error.errno in _NOT_THERE:
                 return None
             raise
 
@@ -362,7 +363,7 @@ class Cursor:
         try:
             self._move(open_directory(name, self._fd))
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+            if error.errno not in _NOT_THERE:
                 raise
             self._missing = 1
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
 from queue import Empty, Queue
 from typing import BinaryIO
 
@@ -169,6 +168,3 @@ class Source:
             )
         self._hasher.update(piece)
         self._pieces.put(piece)
-
-
-Progress = Callable[[int], object]

@@ -28,6 +28,16 @@ class MountEntry(NamedTuple):
     options: tuple[str, ...]
 
 
+def mount_namespaces() -> Iterator[tuple[str, int]]:
+    """The processes of this machine, ``self`` first, each with its mount namespace's inode."""
+    for pid in ("self", *filter(str.isdigit, os.listdir("/proc"))):
+        try:
+            namespace = os.stat(f"/proc/{pid}/ns/mnt").st_ino
+        except OSError:  # it ended, or is another user's
+            continue
+        yield pid, namespace
+
+
 def parse_mountinfo(lines: Iterable[str]) -> Iterator[MountEntry]:
     """Parse lines of mountinfo; what is not of its form is passed over, as later kernels may add to
     it.

@@ -338,7 +338,6 @@ class Walker:
     """
 
     def __init__(self, top: int) -> None:
-        self._top = top
         self._fd = _open_self(top)
         self._path = b""
 

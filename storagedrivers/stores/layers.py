@@ -309,6 +309,7 @@ class LayerStore:
 
     def discard(self, layer: str) -> None:
         """Remove what a layer has on the disk, then its row; whoever calls holds its lock."""
+        from storagedrivers.archive import PAYLOAD_SUFFIX
         from storagedrivers.linux import tree
 
         found = records.by_id(self.database, layer)
@@ -317,7 +318,7 @@ class LayerStore:
         driver = self.driver_for(found.driver)
         driver.remove(layer)
         kept = self.kept_path(layer)
-        for path in (kept, f"{kept}.payload"):
+        for path in (kept, kept + PAYLOAD_SUFFIX):
             with suppress(FileNotFoundError):
                 os.unlink(path)
         # The row must not be gone before the directory is: syncing the database alone does not

@@ -31,7 +31,7 @@ from storagedrivers.errors import (
     UnsafePathError,
 )
 from storagedrivers.linux import busy, mount, syscalls
-from storagedrivers.linux.mountinfo import read_mountinfo
+from storagedrivers.linux.mountinfo import mount_namespaces, read_mountinfo
 from storagedrivers.linux.namespace import in_user_namespace
 from storagedrivers.model import Mount
 from storagedrivers.stores import locks
@@ -376,8 +376,8 @@ class _Elsewhere:
 
 def _mountpoints_in(namespace: str) -> list[str]:
     """What is mounted in a mount namespace, through any process there; nothing when it is gone."""
-    for pid in ("self", *filter(str.isdigit, os.listdir("/proc"))):
-        with suppress(OSError):  # one that ends meanwhile: the next may live
-            if os.stat(f"/proc/{pid}/ns/mnt").st_ino == int(namespace):
+    for pid, inode in mount_namespaces():
+        if inode == int(namespace):
+            with suppress(OSError):  # one that ends meanwhile: the next may live
                 return [entry.mountpoint for entry in read_mountinfo(f"/proc/{pid}/mountinfo")]
     return []

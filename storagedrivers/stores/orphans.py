@@ -17,10 +17,17 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from storagedrivers.archive import PAYLOAD_SUFFIX
 from storagedrivers.driver import TRASH
 from storagedrivers.errors import StorageDriversError
 from storagedrivers.linux import syscalls, tree
-from storagedrivers.linux.mountinfo import MountEntry, is_below, mount_of, read_mountinfo
+from storagedrivers.linux.mountinfo import (
+    MountEntry,
+    is_below,
+    mount_namespaces,
+    mount_of,
+    read_mountinfo,
+)
 from storagedrivers.linux.scratch import SCRATCH
 from storagedrivers.model import is_layer_id
 
@@ -136,7 +143,7 @@ class _Search:
         for driver in self._homes():
             yield from self._in_home(driver)
         for name in _names(f"{self._root}/tars"):
-            yield _Seen(Kind.TAR, f"{self._root}/tars/{name}", name.removesuffix(".payload"))
+            yield _Seen(Kind.TAR, f"{self._root}/tars/{name}", name.removesuffix(PAYLOAD_SUFFIX))
         for name in _names(f"{self._root}/tmp"):
             yield _Seen(Kind.STAGING, f"{self._root}/tmp/{name}", "")
         for name in _names(self._root):
@@ -347,13 +354,12 @@ class _Used:
 
 def _all_mountinfos() -> Iterator[tuple[str, list[MountEntry]]]:
     """The mounts of each mount namespace that a process is in."""
-    namespaces = set()
-    for pid in ("self", *filter(str.isdigit, os.listdir("/proc"))):
-        with suppress(OSError):
-            namespace = os.stat(f"/proc/{pid}/ns/mnt").st_ino
-            if namespace not in namespaces:
+    seen = set()
+    for pid, namespace in mount_namespaces():
+        if namespace not in seen:
+            with suppress(OSError):
                 entries = read_mountinfo(f"/proc/{pid}/mountinfo")
-                namespaces.add(namespace)
+                seen.add(namespace)
                 yield str(os.getpid()) if pid == "self" else pid, entries
 
 

@@ -8,6 +8,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from storagedrivers.archive import PAYLOAD_SUFFIX
 from storagedrivers.driver import TRASH
 from storagedrivers.linux import tree
 from storagedrivers.linux.mountinfo import is_below
@@ -80,7 +81,7 @@ def _in_root(store: LayerStore, parts: list[str]) -> Owner | None:
         case []:
             return Owner("store")
         case ["tars", name, *_]:
-            return Owner("tar", name.removesuffix(".payload"))
+            return Owner("tar", name.removesuffix(PAYLOAD_SUFFIX))
         case ["locks", name, *_]:
             return Owner("lock", name if is_layer_id(name) else "")
         case ["tmp", *_]:

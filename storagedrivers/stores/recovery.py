@@ -25,6 +25,7 @@ def finish(store: LayerStore, name: str) -> None:
     """
     path = store.lock_path(name)
     lock = None
+    finished = False
     try:
         process = locks.holder(path)
         lock = locks.try_lock(path)
@@ -35,16 +36,14 @@ def finish(store: LayerStore, name: str) -> None:
             _finish_layer(store, found)
             if process is not None:  # a driver may have tried something in its home
                 remove_scratch_of(process, store.driver_for(found.driver).home)
+        finished = True
     except (StorageDriversError, OSError) as error:
         store.problems.append(f"what was begun with {name} could not be finished: {error}")
-        if lock is not None:
+    finally:
+        if lock is not None and finished:
+            lock.release()
+        elif lock is not None:
             lock.leave()  # for the next who opens: a layer that is to be sealed has a ready row
-    except BaseException:
-        if lock is not None:
-            lock.leave()
-        raise
-    else:
-        lock.release()
 
 
 def _finish_layer(store: LayerStore, layer: Layer) -> None:

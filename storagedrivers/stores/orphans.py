@@ -30,6 +30,7 @@ from storagedrivers.linux.mountinfo import (
 )
 from storagedrivers.linux.scratch import SCRATCH
 from storagedrivers.model import is_layer_id
+from storagedrivers.stores import locks
 
 if TYPE_CHECKING:
     from storagedrivers.driver import StorageDriver
@@ -122,7 +123,7 @@ class _Search:
 
     def orphans(self) -> Iterator[Orphan]:
         seen = [*self._seen()]
-        locks = [*self._free_locks()]
+        free_locks = [*self._free_locks()]
         rows = {
             row[0]: row[1:]
             for row in self._store.database.rows("SELECT id, driver, state FROM layers")
@@ -133,7 +134,7 @@ class _Search:
         }
         for one in seen:
             yield from self._judged(one, rows, mounts)
-        yield from locks
+        yield from free_locks
         yield from self._unfinished(rows)
         yield from self._dead_mounts()
 
@@ -285,15 +286,31 @@ class _Search:
             (record.layer, record.place) for record in self._store.mount_table.living(tidy=False)
         }
         for layer, place, boot, read_only in rows:
-            if (layer, place) in living or self._is_locked(layer):
-                continue
-            again = f"{query} WHERE layer = ? AND place = ? AND boot = ?"
-            if self._store.database.row(again, layer, place, boot) is None:
+            if (layer, place) in living or not self._is_dead(layer, place, boot):
                 continue
             name = f"{layer}-{'ro' if read_only else 'rw'}"
             path = f"{self._store.mount_table.run_root}/mounts/{name}"
             reason = "the row of a mount that is not there"
             yield Orphan(Kind.MOUNT_ROW, path, layer, 0.0, 0, 0, reason, key=(layer, place, boot))
+
+    def _is_dead(self, layer: str, place: str, boot: str) -> bool:
+        """Looked at with the layer's lock, so that nobody mounts or unmounts it between two looks;
+        who has the lock now is at it.
+        """
+        try:
+            lock = locks.try_lock(f"{self._root}/locks/{layer}")
+        except OSError:  # no place to lock in, so no place to work in
+            return False
+        if lock is None:
+            return False
+        try:
+            query = "SELECT 1 FROM mounts WHERE layer = ? AND place = ? AND boot = ?"
+            if self._store.database.row(query, layer, place, boot) is None:
+                return False
+            living = self._store.mount_table.living(layer, tidy=False)
+            return all(record.place != place for record in living)
+        finally:
+            lock.release()
 
     # Uses
 

@@ -214,7 +214,9 @@ def edit_without_a_trace(top: Path) -> None:
     for name, at in (("small", 2), ("large", 2 << 20), ("holes", 3 << 20), ("unreadable", 0)):
         with same_times(top / name), (top / name).open("r+b") as file:
             file.seek(at)
-            file.write(b"?")
+            (byte,) = file.read(1)
+            file.seek(at)
+            file.write(bytes([byte ^ 0xFF]))  # what is there may be random
 
 
 def edit_in_the_same_second(top: Path) -> None:

@@ -28,6 +28,13 @@ with its traceback; a failed system call that no one translated stays an ``OSErr
     │   ├── NotFoundError
     │   ├── AlreadyExistsError
     │   ├── InUseError              something still has it open or mounted; carries the holders
+    │   │   └── ContainerRunningError   it has to be stopped and unmounted first
+    │   ├── InvalidReferenceError   no name of an image
+    │   ├── ImageError
+    │   │   ├── MalformedImageError     an archive, a manifest or a config that is no good
+    │   │   └── UnsupportedImageError   sound, and not for this program or this host
+    │   ├── ContainerError
+    │   │   └── RuntimeFailedError      a process could not be started; exit code 125
     │   ├── ReadOnlyError           a sealed layer was asked to be writable
     │   ├── DepthExceededError      more layers than the driver can stack
     │   ├── CorruptStoreError       the database and the disk contradict each other
@@ -251,6 +258,36 @@ class InUseError(StoreError):
         details = "\n".join(map(str, holders)) or None
         super().__init__(brief, details=details, resolution=resolution)
         self.holders = tuple(holders)
+
+
+class InvalidReferenceError(StoreError):
+    """A text that is no name of an image."""
+
+
+class ImageError(StoreError):
+    """Base of what is wrong with images that come from outside."""
+
+
+class MalformedImageError(ImageError):
+    """An archive, a manifest or a config that is no good; names the file."""
+
+
+class UnsupportedImageError(ImageError):
+    """A sound image that cannot be used: schema 1, another platform only, layers elsewhere."""
+
+
+class ContainerError(StoreError):
+    """Base of what goes wrong with containers."""
+
+
+class ContainerRunningError(InUseError):
+    """What was asked for needs a container that does not run, and is mounted nowhere."""
+
+
+class RuntimeFailedError(ContainerError):
+    """A process of a container could not be started."""
+
+    exit_code = 125
 
 
 class ReadOnlyError(StoreError):

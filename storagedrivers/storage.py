@@ -1,4 +1,4 @@
-"""Storage: a store on the disk, opened. A driver, a database, and the layers.
+"""Storage: a store on the disk, opened. A driver, a database, layers, images and containers.
 
 ::
 
@@ -6,6 +6,8 @@
       storagedrivers.db           see :mod:`storagedrivers.stores.database`
       <driver>/                   a driver's home; several drivers may have layers in one store
       tars/ locks/                see :mod:`storagedrivers.stores.layers`
+      images/sha256/<hex>         configs and manifests, see :mod:`storagedrivers.stores.images`
+      containers/<id>/            see :mod:`storagedrivers.stores.containers`
       tmp/                        staging
     <run root>/                   0700, see :mod:`storagedrivers.stores.mounts`
 
@@ -28,14 +30,17 @@ from storagedrivers.stores.layers import LayerStore
 if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig
     from storagedrivers.driver import StorageDriver
+    from storagedrivers.runtime import Runtime
     from storagedrivers.selector import Selection
     from storagedrivers.stores.check import Finding
+    from storagedrivers.stores.containers import ContainerStore
     from storagedrivers.stores.gc import Collected
+    from storagedrivers.stores.images import ImageStore
     from storagedrivers.stores.owner import Owner
     from storagedrivers.stores.repair import Repaired
     from storagedrivers.stores.usage import DriverUsage, Filesystem, LayerUsage
 
-_DIRECTORIES = ("locks", "tars", "tmp")
+_DIRECTORIES = ("containers", "images", "locks", "tars", "tmp")
 
 
 class StorageUsage(NamedTuple):
@@ -73,6 +78,9 @@ class Storage:
         database: the rows of everything.
         driver: the name of the driver that new layers get.
         layers: the layers.
+        images: the images, each a stack of layers.
+        containers: the containers, each a writable layer on an image.
+        runtime: what runs them.
         warnings: what the choice of the driver has to say, and what could not be finished of an
             operation that was killed.
     """
@@ -93,6 +101,38 @@ class Storage:
         self._drivers: dict[str, StorageDriver] = {}
         self.layers = LayerStore(database, run_root, self.driver_for, driver=driver, pinned=pinned)
         self._warnings = warnings
+        self._images: ImageStore | None = None
+        self._containers: ContainerStore | None = None
+        self._runtime: Runtime | None = None
+
+    @property
+    def images(self) -> ImageStore:
+        """The images."""
+        if self._images is None:
+            from storagedrivers.stores.images import ImageStore
+
+            self._images = ImageStore(self.layers)
+        return self._images
+
+    @property
+    def containers(self) -> ContainerStore:
+        """The containers."""
+        if self._containers is None:
+            from storagedrivers.stores.containers import ContainerStore
+
+            self._containers = ContainerStore(
+                self.layers, self.images, paused=lambda container: self.runtime.paused(container)
+            )
+        return self._containers
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs containers."""
+        if self._runtime is None:
+            from storagedrivers.runtime import Runtime
+
+            self._runtime = Runtime(self.containers)
+        return self._runtime
 
     @classmethod
     def open(
@@ -256,7 +296,8 @@ class Storage:
         return find_owner(self.layers, os.fspath(path))
 
     def close(self) -> None:
-        """Close the database. What is mounted stays mounted."""
+        """Wait for what is being deleted, and close the database. What is mounted stays mounted."""
+        self.layers.close()
         self.database.close()
 
     def __enter__(self) -> Self:

@@ -17,7 +17,8 @@ from storagedrivers.errors import CorruptStoreError, StorageDriversError
 from storagedrivers.model import FlawKind
 from storagedrivers.stores import records
 from storagedrivers.stores.content import write_tar
-from storagedrivers.stores.orphans import Kind, Orphan, driver_or_none, find_orphans, is_locked
+from storagedrivers.stores.locks import is_locked
+from storagedrivers.stores.orphans import Kind, Orphan, driver_or_none, find_orphans
 from storagedrivers.stores.records import Layer, LayerState
 
 if TYPE_CHECKING:

@@ -65,6 +65,66 @@ _MIGRATIONS = (
         PRIMARY KEY (layer, place)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE layers ADD COLUMN held INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE layers ADD COLUMN role TEXT NOT NULL DEFAULT '';
+    ALTER TABLE layers ADD COLUMN epoch INTEGER;
+    CREATE INDEX layers_not_held ON layers (id) WHERE held = 0;
+    CREATE TABLE leases (
+        name TEXT NOT NULL,
+        layer TEXT NOT NULL REFERENCES layers (id),
+        PRIMARY KEY (name, layer)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX leases_of_layer ON leases (layer);
+    CREATE TABLE images (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        layer TEXT REFERENCES layers (id),
+        init TEXT REFERENCES layers (id),
+        manifest TEXT,
+        created REAL,
+        added REAL NOT NULL,
+        source TEXT NOT NULL CHECK (source IN ('load', 'import', 'commit', 'build')),
+        parent TEXT
+    ) STRICT;
+    CREATE INDEX images_of_layer ON images (layer);
+    CREATE INDEX images_of_init ON images (init);
+    CREATE TABLE image_names (
+        name TEXT PRIMARY KEY,
+        image TEXT NOT NULL REFERENCES images (id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX names_of_image ON image_names (image);
+    CREATE TABLE image_blobs (
+        image TEXT NOT NULL REFERENCES images (id),
+        digest TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        PRIMARY KEY (image, digest)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX images_of_blob ON image_blobs (digest);
+    CREATE TABLE containers (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL UNIQUE,
+        image TEXT,
+        image_name TEXT NOT NULL,
+        base TEXT REFERENCES layers (id),
+        layer TEXT NOT NULL REFERENCES layers (id),
+        state TEXT NOT NULL CHECK (state IN ('creating', 'ready', 'removing')),
+        created REAL NOT NULL,
+        config TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX containers_of_image ON containers (image);
+    CREATE INDEX containers_of_layer ON containers (layer);
+    CREATE INDEX containers_unfinished ON containers (id) WHERE state != 'ready';
+    CREATE TABLE checkpoints (
+        container TEXT NOT NULL REFERENCES containers (id),
+        label TEXT NOT NULL,
+        layer TEXT NOT NULL REFERENCES layers (id),
+        created REAL NOT NULL,
+        PRIMARY KEY (container, label)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX checkpoints_of_layer ON checkpoints (layer);
+    """,
 )
 """Each takes the schema from the version that is its index to the next."""
 

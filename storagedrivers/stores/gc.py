@@ -135,6 +135,10 @@ def _collect_mount(orphan: Orphan) -> None:
         os.rmdir(orphan.path)
 
 
+def _collect_unused(store: LayerStore, orphan: Orphan) -> None:
+    store.release(orphan.owner)  # which looks again whether nothing refers to it
+
+
 def _collect_row(store: LayerStore, orphan: Orphan) -> None:
     store.problems.clear()
     store.recover()
@@ -163,6 +167,7 @@ _COLLECTORS: dict[Kind, Callable[[LayerStore, Orphan], None]] = {
     Kind.SCRATCH: _collect_path,
     Kind.MOUNT: _unless_mounted(_collect_mount),
     Kind.MOUNTPOINT: _unless_mounted(_collect_mountpoint),
+    Kind.UNUSED: _collect_unused,
     Kind.ROW: _collect_row,
     Kind.MOUNT_ROW: _collect_mount_row,
 }

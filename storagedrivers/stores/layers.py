@@ -16,21 +16,14 @@ finishes it.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from storagedrivers.errors import (
-    InUseError,
-    NotFoundError,
-    ReadOnlyError,
-    StorageDriversError,
-    StoreError,
-)
-from storagedrivers.model import Change, Limits, check_layer_id, is_layer_id
+from storagedrivers.errors import InUseError, ReadOnlyError, StoreError
+from storagedrivers.model import Change, Limits, check_layer_id
 from storagedrivers.stores import records
 from storagedrivers.stores.database import Database
 from storagedrivers.stores.records import Durability, Layer, LayerState
@@ -38,7 +31,9 @@ from storagedrivers.stores.records import Durability, Layer, LayerState
 if TYPE_CHECKING:
     from storagedrivers.driver import StorageDriver
     from storagedrivers.stores.content import Opened
+    from storagedrivers.stores.leases import Lease
     from storagedrivers.stores.mounts import MountRecord, MountTable
+    from storagedrivers.stores.removing import Reclaimer
 
 __all__ = ["Durability", "Layer", "LayerState", "LayerStore"]
 
@@ -47,8 +42,6 @@ TIMEOUT = 60.0
 
 ADD_TIMEOUT = 600.0
 """Seconds to wait for another process that adds the same layer, which may come from far away."""
-
-_NAMED = 5  # how many of a longer list an error names
 
 
 class LayerStore:
@@ -90,6 +83,7 @@ class LayerStore:
         self.pinned = pinned
         self._durability = Durability(durability)
         self._mounts: MountTable | None = None
+        self._reclaimer: Reclaimer | None = None
 
     # Finding
 
@@ -103,42 +97,22 @@ class LayerStore:
         Raises:
             NotFoundError: none, or several; then they are named.
         """
-        found = self._candidates(reference)
-        if len(found) > 1:
-            found = [layer for layer in found if layer.driver == self.driver] or found
-        if len(found) == 1:
-            return found[0]
-        if not found:
-            raise NotFoundError(f"there is no layer {reference!r}")
-        names = ", ".join(layer.id for layer in found[:_NAMED])
-        more = " and others" if len(found) > _NAMED else ""
-        raise NotFoundError(
-            f"{reference!r} can mean several layers: {names}{more}",
-            resolution="say more of the id",
-        )
-
-    def _candidates(self, reference: str) -> list[Layer]:
-        limit = f"LIMIT {_NAMED + 1}"
-        if not reference.isascii():  # a word in bytes that are no UTF-8 is nothing for SQLite
-            return []
-        if ":" in reference:
-            for column in ("chain_id", "diff_id"):
-                where = f"WHERE {column} = ? AND state = 'ready' ORDER BY number {limit}"
-                if found := records.find(self.database, where, reference):
-                    return found
-            return []
-        layer = records.by_id(self.database, reference)
-        if layer is not None:
-            return [layer] if layer.state is LayerState.READY else []
-        if not (reference and is_layer_id(f"{reference}x")):
-            return []
-        # Every character of an id comes before "{".
-        where = f"WHERE id >= ? AND id < ? AND state = 'ready' {limit}"
-        return records.find(self.database, where, reference, reference + "{")
+        return records.find_one(self.database, reference, preferred=self.driver)
 
     def lowers(self, layer: str) -> tuple[str, ...]:
         """The ids of the layers below the one with this id, nearest first."""
         return records.chain(self.database, layer)[1:]
+
+    def image_layers(self, layer: str | None) -> tuple[Layer, ...]:
+        """The layers whose DiffIDs are an image's: those of a chain, without what is there for
+        containers only, the lowest first.
+
+        Args:
+            layer: the id of the topmost one; None for an image without layers.
+        """
+        chain = () if layer is None else records.chain(self.database, layer)
+        found = (records.by_id(self.database, one) for one in reversed(chain))
+        return tuple(one for one in found if one is not None and not one.role)
 
     def children(self, layer: str) -> list[str]:
         """The ids of the layers right above the one with this id."""
@@ -162,6 +136,8 @@ class LayerStore:
         durability: str | None = None,
         progress: Callable[[int], object] | None = None,
         timeout: float = ADD_TIMEOUT,
+        held: bool = True,
+        lease: Lease | None = None,
     ) -> Layer:
         """Make a sealed layer of a tar; the same one above the same parent is there once only.
 
@@ -175,6 +151,8 @@ class LayerStore:
             durability: ``layer`` or ``none``, instead of the store's.
             progress: gets the number of bytes read so far.
             timeout: seconds to wait for another process that adds the same layer.
+            held: it is wanted for its own sake; else it goes with the last that refers to it.
+            lease: keeps it until something does.
 
         Raises:
             DiffError: the tar is no good; nothing of it is left.
@@ -189,13 +167,22 @@ class LayerStore:
             diff_id=diff_id,
             digest=digest,
             limits=limits or Limits(),
-            durability=self._durable(durability),
+            durability=self.durable(durability),
             progress=progress,
+            held=held,
+            lease=lease,
         )
         return addition.run(stream, timeout=timeout)
 
     def create(
-        self, parent: str | None = None, *, size: int | None = None, durability: str | None = None
+        self,
+        parent: str | None = None,
+        *,
+        size: int | None = None,
+        durability: str | None = None,
+        held: bool = True,
+        lease: Lease | None = None,
+        role: str = "",
     ) -> Layer:
         """Make an empty writable layer.
 
@@ -203,6 +190,9 @@ class LayerStore:
             parent: reference to the layer below.
             size: a limit in bytes for what is written to it.
             durability: ``layer`` or ``none``, instead of the store's.
+            held: it is wanted for its own sake; else it goes with the last that refers to it.
+            lease: keeps it until something does.
+            role: what it is besides a layer, see :class:`Layer`.
 
         Raises:
             NotFoundError: there is no such parent.
@@ -212,9 +202,10 @@ class LayerStore:
         from storagedrivers.stores import making
 
         below = None if parent is None else self._parent(parent)
-        with making.creating(self, below, writable=True) as new:
+        row = making.NewRow(writable=True, held=held, lease=lease, role=role)
+        with making.creating(self, below, row) as new:
             new.driver.create(new.id, new.lowers, size=size)
-            making.publish(self, new.id, new.driver, self._durable(durability))
+            making.publish(self, new.id, new.driver, self.durable(durability))
         return self.get(new.id)
 
     def seal(self, reference: str, *, durability: str | None = None) -> Layer:
@@ -230,13 +221,14 @@ class LayerStore:
             found = self.get(layer)
             if not found.writable:
                 return found
-            self._refuse_mounted(found)
+            self.refuse_mounted(found)
             driver = self.driver_for(found.driver)
             driver.seal(layer, self.lowers(layer))
-            making.publish(self, layer, driver, self._durable(durability))
+            making.publish(self, layer, driver, self.durable(durability))
         return self.get(layer)
 
-    def _durable(self, durability: str | None) -> Durability:
+    def durable(self, durability: str | None) -> Durability:
+        """What was asked for, or else what this store does."""
         return self._durability if durability is None else Durability(durability)
 
     def _parent(self, reference: str) -> Layer:
@@ -260,74 +252,78 @@ class LayerStore:
         """Remove a layer.
 
         Raises:
-            InUseError: layers lie above it, or it is mounted; names them.
+            InUseError: layers lie above it, an image or a container has it, or it is mounted; names
+                them.
         """
-        layer = self.get(reference)
-        with self.locked(layer.id, timeout=timeout):
-            self._refuse_mounted(layer)
-            with self.database.transaction() as connection:
-                records.require_ready(connection, layer.id)
-                rows = connection.execute(
-                    f"SELECT id FROM layers WHERE parent = ? LIMIT {_NAMED + 1}", (layer.id,)
-                ).fetchall()
-                if rows:
-                    raise InUseError(
-                        f"layer {layer.id} has layers above it: {_some([row[0] for row in rows])}",
-                        resolution="remove those first",
-                    )
-                connection.execute("UPDATE layers SET state = 'removing' WHERE id = ?", (layer.id,))
-            self._refuse_living_upper(layer)
-            self.discard(layer.id)
+        from storagedrivers.stores import removing
 
-    def _refuse_mounted(self, layer: Layer) -> None:
+        removing.remove(self, self.get(reference), timeout=timeout)
+
+    def release(self, layer: str, *, later: bool = False) -> list[str]:
+        """Remove a layer that nobody wants for its own sake if nothing refers to it any more, then
+        the one below it likewise, and so on.
+
+        Args:
+            layer: its id.
+            later: it is gone at once for everyone, and a thread deletes the files; :meth:`close`
+                waits for it.
+
+        Returns:
+            The ids of those that are gone; with *later* only the first is looked at.
+
+        Raises:
+            InUseError: it is mounted, or something may still write to it.
+        """
+        from storagedrivers.stores import removing
+
+        return removing.release(self, layer, later=later)
+
+    def leased(self) -> Lease:
+        """A context manager; the layers that are added or created with it stay until its end."""
+        from storagedrivers.stores.leases import Lease
+
+        return Lease(self)
+
+    @property
+    def reclaimer(self) -> Reclaimer:
+        """What deletes files in a thread."""
+        if self._reclaimer is None:
+            from storagedrivers.stores.removing import Reclaimer
+
+            self._reclaimer = Reclaimer()
+        return self._reclaimer
+
+    def close(self) -> None:
+        """Wait for what is being deleted."""
+        if self._reclaimer is not None:
+            self._reclaimer.wait()
+
+    def is_mounted(self, layer: str) -> bool:
+        """Whether the layer with this id is mounted anywhere."""
+        if not self.database.row("SELECT 1 FROM mounts WHERE layer = ?", layer):
+            return False
+        return bool(self.mount_table.living(layer))
+
+    def refuse_mounted(self, layer: Layer) -> None:
+        """Whoever calls holds the layer's lock.
+
+        Raises:
+            InUseError: it is mounted.
+        """
         if not self.database.row("SELECT 1 FROM mounts WHERE layer = ?", layer.id):
             return
         if living := self.mount_table.living(layer.id):
             raise InUseError(
-                f"layer {layer.id} is mounted at {_some([record.path for record in living])}",
+                f"layer {layer.id} is mounted at {', '.join(record.path for record in living)}",
                 resolution=f"unmount it: storagedrivers layer unmount {layer.id}",
             )
         self.mount_table.forget_points(layer.id)
 
-    def _refuse_living_upper(self, layer: Layer) -> None:
-        """A namespace that took a copy of the mount along may still write to the layer."""
-        if not layer.writable:
-            return
-        row = self.database.row("SELECT used FROM layers WHERE id = ?", layer.id)
-        if row is None or not row[0]:
-            return
-        # Sealing proves it. Its row says already that it goes, so who dies in between leaves no
-        # writable layer that is sealed.
-        try:
-            self.driver_for(layer.driver).seal(layer.id, self.lowers(layer.id))
-        except (StorageDriversError, OSError) as error:
-            if not isinstance(error, InUseError) and _does_not_matter(error):
-                return
-            with self.database.transaction() as connection:
-                connection.execute("UPDATE layers SET state = 'ready' WHERE id = ?", (layer.id,))
-            raise
-
     def discard(self, layer: str) -> None:
         """Remove what a layer has on the disk, then its row; whoever calls holds its lock."""
-        from storagedrivers.archive import PAYLOAD_SUFFIX
-        from storagedrivers.linux import tree
+        from storagedrivers.stores import removing
 
-        found = records.by_id(self.database, layer)
-        if found is None:
-            return
-        driver = self.driver_for(found.driver)
-        driver.remove(layer)
-        kept = self.kept_path(layer)
-        for path in (kept, kept + PAYLOAD_SUFFIX):
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-        # The row must not be gone before the directory is: syncing the database alone does not
-        # bring a removal to the disk (ext4 commits its journal only for what the file needs).
-        with suppress(FileNotFoundError), tree.opened_directory(driver.home) as home:
-            os.fsync(home)
-        with self.database.transaction() as connection:
-            connection.execute("DELETE FROM mounts WHERE layer = ?", (layer,))
-            connection.execute("DELETE FROM layers WHERE id = ?", (layer,))
+        removing.discard(self, layer)
 
     # Mounting
 
@@ -445,7 +441,9 @@ class LayerStore:
 
     def recover(self) -> None:
         """Finish what processes that were killed have begun. Costs nothing where nothing is."""
-        unfinished = self.database.rows("SELECT id FROM layers WHERE state != 'ready'")
+        unfinished = self.database.rows(
+            "SELECT id FROM layers WHERE state != 'ready' UNION SELECT name FROM leases"
+        )
         names = [row[0] for row in unfinished]
         with suppress(FileNotFoundError):
             names += os.listdir(self.lock_path(""))
@@ -486,15 +484,3 @@ class LayerStore:
     def lock_path(self, name: str) -> str:
         """The file of a lock."""
         return os.path.join(self.root, "locks", name)
-
-
-def _does_not_matter(error: StorageDriversError | OSError) -> bool:
-    """Whether what kept a layer from being sealed says nothing of who uses it: a full disk above
-    all, which removal makes better.
-    """
-    full = (errno.ENOSPC, errno.EDQUOT)
-    return error.errno in full if isinstance(error, OSError) else isinstance(error, StoreError)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (" and others" if len(names) > _NAMED else "")

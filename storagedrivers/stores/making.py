@@ -10,7 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from storagedrivers.errors import DepthExceededError, StorageDriversError, StoreError
+from storagedrivers.errors import (
+    DepthExceededError,
+    NotFoundError,
+    StorageDriversError,
+    StoreError,
+)
 from storagedrivers.linux import syscalls
 from storagedrivers.linux.mount import open_view
 from storagedrivers.model import Limits, Unpacked
@@ -20,6 +25,7 @@ from storagedrivers.stores.records import Durability, Layer
 if TYPE_CHECKING:
     from storagedrivers.driver import StorageDriver
     from storagedrivers.stores.layers import LayerStore
+    from storagedrivers.stores.leases import Lease
 
 MAX_DEPTH = 128
 """Layers in a chain: what is not found is looked up in each (95 µs at 128, 392 µs at 500)."""
@@ -27,6 +33,15 @@ MAX_DEPTH = 128
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # 32 characters that are not mistaken for others
 _ID_LENGTH = 26
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class NewRow(NamedTuple):
+    """What the row of a layer that is being made says."""
+
+    writable: bool
+    held: bool = True
+    lease: Lease | None = None
+    role: str = ""
 
 
 class New(NamedTuple):
@@ -65,7 +80,7 @@ def check_digest(digest: str) -> str:
 
 
 @contextmanager
-def creating(store: LayerStore, below: Layer | None, *, writable: bool) -> Iterator[New]:
+def creating(store: LayerStore, below: Layer | None, row: NewRow) -> Iterator[New]:
     """A new row with its lock, its driver and its lowers; when the block fails, nothing stays.
 
     Raises:
@@ -82,7 +97,7 @@ def creating(store: LayerStore, below: Layer | None, *, writable: bool) -> Itera
     new = New(new_id(), driver, () if below is None else (below.id, *store.lowers(below.id)))
     with store.locked(new.id):
         try:
-            _insert(store, new, depth, writable=writable)
+            _insert(store, new, depth, row)
             yield new
         except BaseException:
             # What cannot be cleaned now (a full disk) is finished by the next who opens.
@@ -103,16 +118,19 @@ def _driver_above(store: LayerStore, below: Layer | None) -> str:
     return below.driver
 
 
-def _insert(store: LayerStore, new: New, depth: int, *, writable: bool) -> None:
+def _insert(store: LayerStore, new: New, depth: int, row: NewRow) -> None:
     parent = new.lowers[0] if new.lowers else None
     with store.database.transaction() as connection:
         if parent is not None:
             records.require_ready(connection, parent)
         connection.execute(
-            "INSERT INTO layers (id, parent, driver, state, writable, created, depth, durable)"
-            " VALUES (?, ?, ?, 'creating', ?, ?, ?, 0)",
-            (new.id, parent, new.driver.name, writable, time.time(), depth),
+            "INSERT INTO layers"
+            " (id, parent, driver, state, writable, created, depth, durable, held, role)"
+            " VALUES (?, ?, ?, 'creating', ?, ?, ?, 0, ?, ?)",
+            (new.id, parent, new.driver.name, row.writable, time.time(), depth, row.held, row.role),
         )
+        if row.lease is not None:
+            row.lease.note(new.id, connection)
 
 
 def publish(
@@ -198,9 +216,13 @@ class Addition:
         limits: Limits,
         durability: Durability,
         progress: Callable[[int], object] | None,
+        held: bool = True,
+        lease: Lease | None = None,
     ) -> None:
         self._store = store
         self._below = below
+        self._held = held
+        self._lease = lease
         self._diff_id = None if diff_id is None else check_digest(diff_id)
         self._digest = None if digest is None else check_digest(digest)
         self._limits = limits
@@ -213,15 +235,29 @@ class Addition:
         if chain is None:
             return self._make(stream)
         if (layer := self._ready(chain)) is not None:
-            return self._on_the_disk(layer)
+            with suppress(NotFoundError):  # someone has begun to remove it: it is made again
+                return self._found(layer)
         driver = _driver_above(self._store, self._below)
         name = f"chain-{driver}-{chain.partition(':')[2]}"
         with self._store.locked(name, what=f"the chain {chain}", timeout=timeout):
             layer = self._ready(chain)
-            return self._make(stream) if layer is None else self._on_the_disk(layer)
+            return self._make(stream) if layer is None else self._found(layer)
+
+    def _found(self, layer: Layer) -> Layer:
+        """One that is there is wanted by one more, and may have been added with less durability
+        than is asked for now.
+        """
+        if self._lease is not None or (self._held and not layer.held):
+            with self._store.database.transaction(durable=self._held) as connection:
+                records.require_ready(connection, layer.id)
+                if self._lease is not None:
+                    self._lease.note(layer.id, connection)
+                if self._held:
+                    connection.execute("UPDATE layers SET held = 1 WHERE id = ?", (layer.id,))
+            layer = self._store.get(layer.id)
+        return self._on_the_disk(layer)
 
     def _on_the_disk(self, layer: Layer) -> Layer:
-        """One that is there may have been added with less durability than is asked for now."""
         if layer.durable or self._durability is not Durability.LAYER:
             return layer
         sync_all(self._store)
@@ -235,7 +271,8 @@ class Addition:
 
     def _make(self, stream: BinaryIO) -> Layer:
         store = self._store
-        with creating(store, self._below, writable=False) as new:
+        row = NewRow(writable=False, held=self._held, lease=self._lease)
+        with creating(store, self._below, row) as new:
             new.driver.create(new.id, new.lowers)
             unpacked = self._unpack(stream, new)
             new.driver.seal_new(new.id, new.lowers)
@@ -245,6 +282,8 @@ class Addition:
             )
             if used != new.id:
                 store.discard(new.id)
+        if used != new.id:
+            return self._found(store.get(used))
         return self._on_the_disk(store.get(used))
 
     def _unpack(self, stream: BinaryIO, new: New) -> Unpacked:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from storagedrivers.archive import PAYLOAD_SUFFIX
 from storagedrivers.driver import TRASH
 from storagedrivers.errors import StorageDriversError
-from storagedrivers.linux import syscalls, tree
+from storagedrivers.linux import tree
 from storagedrivers.linux.mountinfo import (
     MountEntry,
     is_below,
@@ -30,7 +30,7 @@ from storagedrivers.linux.mountinfo import (
 )
 from storagedrivers.linux.scratch import SCRATCH
 from storagedrivers.model import is_layer_id
-from storagedrivers.stores import locks
+from storagedrivers.stores import locks, records
 
 if TYPE_CHECKING:
     from storagedrivers.driver import StorageDriver
@@ -57,6 +57,7 @@ class Kind(StrEnum):
     SCRATCH = "scratch"
     MOUNT = "mount"
     MOUNTPOINT = "mountpoint"
+    UNUSED = "unused"
     ROW = "row"
     MOUNT_ROW = "mount-row"
 
@@ -102,7 +103,14 @@ def find_orphans(store: LayerStore) -> list[Orphan]:
     search = _Search(store)
     found = [*search.orphans()]
     kinds = list(Kind)
-    return sorted(found, key=lambda orphan: (kinds.index(orphan.kind), orphan.path))
+    # Unused layers keep their order: one can go when those above it are gone.
+    return sorted(
+        found,
+        key=lambda orphan: (
+            kinds.index(orphan.kind),
+            "" if orphan.kind is Kind.UNUSED else orphan.path,
+        ),
+    )
 
 
 class _Seen(NamedTuple):
@@ -135,6 +143,7 @@ class _Search:
         for one in seen:
             yield from self._judged(one, rows, mounts)
         yield from free_locks
+        yield from self._unused()
         yield from self._unfinished(rows)
         yield from self._dead_mounts()
 
@@ -204,7 +213,7 @@ class _Search:
                     one, one.layer, "a name that only served a layer that is gone"
                 )
         elif one.kind is Kind.STAGING:
-            if not is_locked(one.path):
+            if not locks.is_locked(one.path):
                 yield from self._orphan(one, "", "staged, and nobody is at it")
         elif one.kind is Kind.SCRATCH:
             yield from self._scratch(one)
@@ -251,17 +260,17 @@ class _Search:
 
     def _free_locks(self) -> Iterator[Orphan]:
         directory = f"{self._root}/locks"
-        free = [name for name in _names(directory) if not is_locked(f"{directory}/{name}")]
+        free = [name for name in _names(directory) if not locks.is_locked(f"{directory}/{name}")]
         if free:
             time.sleep(_SETTLED)
         for name in free:
             path = f"{directory}/{name}"
-            if os.path.lexists(path) and not is_locked(path):
+            if os.path.lexists(path) and not locks.is_locked(path):
                 seen = _Seen(Kind.LOCK, path, name)
                 yield from self._orphan(seen, name, "a lock that nobody holds")
 
     def _is_locked(self, layer: str) -> bool:
-        return is_locked(f"{self._root}/locks/{layer}")
+        return locks.is_locked(f"{self._root}/locks/{layer}")
 
     def _unfinished(self, rows: dict[str, tuple[str, ...]]) -> Iterator[Orphan]:
         for layer, (driver, state) in rows.items():
@@ -275,6 +284,16 @@ class _Search:
             seen = _Seen(Kind.ROW, path, layer, driver)
             found = next(self._orphan(seen, layer, reason), None)
             yield found or Orphan(Kind.ROW, path, layer, 0.0, 0, 0, reason, driver)
+
+    def _unused(self) -> Iterator[Orphan]:
+        """Layers of images and containers that are gone: those on top first."""
+        for layer in records.unused(self._store.database):
+            found = records.by_id(self._store.database, layer)
+            if found is None or self._is_locked(layer):
+                continue
+            path = f"{self._root}/{found.driver}/{layer}"
+            reason = "a layer that no image and no container has"
+            yield from self._orphan(_Seen(Kind.UNUSED, path, layer, found.driver), layer, reason)
 
     def _dead_mounts(self) -> Iterator[Orphan]:
         """Rows of mounts that are not there; looked at through a connection that deletes none."""
@@ -389,23 +408,6 @@ def linked_layer(home: str, name: str) -> str:
         return ""
     layer = os.path.relpath(target, home).split("/")[0]
     return layer if is_layer_id(layer) else ""
-
-
-def is_locked(path: str) -> bool:
-    """Whether a process holds the lock of a file or directory; takes nothing from anyone."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # gone, or nothing that can be locked
-        return False
-    try:
-        syscalls.flock(fd, syscalls.LOCK_SH | syscalls.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return False
 
 
 def measured(path: str, status: os.stat_result) -> tuple[int, int]:

@@ -48,6 +48,8 @@ class Layer(NamedTuple):
         depth: how many layers the chain has, with this one.
         durable: its bytes have reached the disk.
         warnings: what of its tar could not be kept, a sentence each.
+        held: it is wanted for its own sake; else it goes with the last that refers to it.
+        role: ``init`` for what a container finds besides its image: no diff of an image.
     """
 
     id: str
@@ -67,9 +69,14 @@ class Layer(NamedTuple):
     depth: int
     durable: bool
     warnings: tuple[str, ...] = ()
+    held: bool = True
+    role: str = ""
 
 
 COLUMNS = ", ".join(Layer._fields)
+
+_BY_ID = f"SELECT {COLUMNS} FROM layers WHERE id = ?"
+_NAMED = 5  # how many that refer to a layer an error names
 
 
 def as_layer(row: Row) -> Layer:
@@ -79,7 +86,8 @@ def as_layer(row: Row) -> Layer:
         state=LayerState(layer.state),
         writable=bool(layer.writable),
         durable=bool(layer.durable),
-        warnings=tuple(row[-1].split("\n")) if row[-1] else (),
+        warnings=tuple(str(layer.warnings).split("\n")) if layer.warnings else (),
+        held=bool(layer.held),
     )
 
 
@@ -127,8 +135,58 @@ def by_id(database: Database, layer: str) -> Layer | None:
     """The layer with this id, in any state."""
     if not is_layer_id(layer):  # names of files come here too, which SQLite may not take
         return None
-    row = database.row(f"SELECT {COLUMNS} FROM layers WHERE id = ?", layer)
+    row = database.row(_BY_ID, layer)
     return None if row is None else as_layer(row)
+
+
+def by_id_within(connection: sqlite3.Connection, layer: str) -> Layer | None:
+    """Within a transaction: the layer with this id, in any state."""
+    row = connection.execute(_BY_ID, (layer,)).fetchone()
+    return None if row is None else as_layer(row)
+
+
+def find_one(database: Database, reference: str, *, preferred: str) -> Layer:
+    """The ready layer that an id, the beginning of one, a DiffID or a ChainID means.
+
+    Args:
+        preferred: the driver whose layer it is where several have it.
+
+    Raises:
+        NotFoundError: none, or several; then they are named.
+    """
+    found = _candidates(database, reference)
+    if len(found) > 1:
+        found = [layer for layer in found if layer.driver == preferred] or found
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise NotFoundError(f"there is no layer {reference!r}")
+    names = ", ".join(layer.id for layer in found[:_NAMED])
+    more = " and others" if len(found) > _NAMED else ""
+    raise NotFoundError(
+        f"{reference!r} can mean several layers: {names}{more}",
+        resolution="say more of the id",
+    )
+
+
+def _candidates(database: Database, reference: str) -> list[Layer]:
+    limit = f"LIMIT {_NAMED + 1}"
+    if not reference.isascii():  # a word in bytes that are no UTF-8 is nothing for SQLite
+        return []
+    if ":" in reference:
+        for column in ("chain_id", "diff_id"):
+            where = f"WHERE {column} = ? AND state = 'ready' ORDER BY number {limit}"
+            if found := find(database, where, reference):
+                return found
+        return []
+    layer = by_id(database, reference)
+    if layer is not None:
+        return [layer] if layer.state is LayerState.READY else []
+    if not (reference and is_layer_id(f"{reference}x")):
+        return []
+    # Every character of an id comes before "{".
+    where = f"WHERE id >= ? AND id < ? AND state = 'ready' {limit}"
+    return find(database, where, reference, reference + "{")
 
 
 def require_ready(connection: sqlite3.Connection, layer: str) -> None:
@@ -140,6 +198,51 @@ def require_ready(connection: sqlite3.Connection, layer: str) -> None:
     row = connection.execute("SELECT state FROM layers WHERE id = ?", (layer,)).fetchone()
     if row is None or row[0] != LayerState.READY:
         raise NotFoundError(f"there is no layer {layer}")
+
+
+_REFERRERS = """
+    SELECT 'layer ' || id FROM layers WHERE parent = :layer
+    UNION ALL SELECT 'image ' || id FROM images WHERE layer = :layer OR init = :layer
+    UNION ALL SELECT 'container ' || name FROM containers WHERE layer = :layer
+    UNION ALL SELECT 'checkpoint ' || label || ' of container ' || containers.name
+        FROM checkpoints JOIN containers ON containers.id = container
+        WHERE checkpoints.layer = :layer
+    UNION ALL SELECT 'an operation that is running' FROM leases WHERE layer = :layer
+    LIMIT :limit
+"""
+
+
+def referrers(connection: sqlite3.Connection, layer: str) -> list[str]:
+    """Within a transaction: what a layer cannot be removed for, a few words each."""
+    parameters = {"layer": layer, "limit": _NAMED + 1}
+    rows = [row[0] for row in connection.execute(_REFERRERS, parameters)]
+    return rows if len(rows) <= _NAMED else [*rows[:_NAMED], "and others"]
+
+
+_UNUSED = """
+    SELECT id, parent FROM layers WHERE held = 0 AND state = 'ready'
+    AND id NOT IN (SELECT layer FROM images WHERE layer IS NOT NULL)
+    AND id NOT IN (SELECT init FROM images WHERE init IS NOT NULL)
+    AND id NOT IN (SELECT layer FROM containers WHERE layer IS NOT NULL)
+    AND id NOT IN (SELECT layer FROM checkpoints)
+    AND id NOT IN (SELECT layer FROM leases)
+    AND id NOT IN (SELECT layer FROM mounts)
+    ORDER BY number DESC
+"""
+
+
+def unused(database: Database) -> list[str]:
+    """The ids of the layers that nobody wants and nothing refers to, those on top first."""
+    children: dict[str, int] = {}
+    for parent, count in database.rows("SELECT parent, COUNT(*) FROM layers GROUP BY parent"):
+        children[parent] = count
+    found = []
+    for layer, parent in database.rows(_UNUSED):  # a layer comes before the one it lies on
+        if not children.get(layer):
+            found.append(layer)
+            if parent is not None:
+                children[parent] -= 1
+    return found
 
 
 _CHAIN = """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from storagedrivers.errors import StorageDriversError
 from storagedrivers.linux.scratch import remove_scratch_of
 from storagedrivers.model import FlawKind
-from storagedrivers.stores import locks, making, records
+from storagedrivers.stores import leases, locks, making, records
 from storagedrivers.stores.records import Durability, Layer, LayerState
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def finish(store: LayerStore, name: str) -> None:
         lock = locks.try_lock(path)
         if lock is None:
             return  # someone is at it
+        if name.startswith(leases.PREFIX):
+            leases.forget(store.database, name)
         found = records.by_id(store.database, name)
         if found is not None:
             _finish_layer(store, found)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from storagedrivers.stores.images import ImageStore
     from storagedrivers.stores.owner import Owner
     from storagedrivers.stores.repair import Repaired
-    from storagedrivers.stores.usage import DriverUsage, Filesystem, LayerUsage
+    from storagedrivers.stores.usage import DriverUsage, Filesystem, ImageUsage, LayerUsage
 
 _DIRECTORIES = ("containers", "images", "locks", "tars", "tmp")
 
@@ -50,11 +50,13 @@ class StorageUsage(NamedTuple):
         filesystem: that of the graph root.
         drivers: the sums for each driver.
         layers: each layer, the oldest first.
+        images: each image, likewise.
     """
 
     filesystem: Filesystem
     drivers: list[DriverUsage]
     layers: list[LayerUsage]
+    images: list[ImageUsage]
 
 
 class Storage:
@@ -276,10 +278,18 @@ class Storage:
             >>> [(one.unique, one.shared, one.inodes) for one in storage.df().layers]
             [(6, 0, 3)]
         """
-        from storagedrivers.stores.usage import driver_usage, filesystem, layer_usage
+        from storagedrivers.stores.usage import (
+            driver_usage,
+            filesystem,
+            image_usage,
+            layer_usage,
+        )
 
         return StorageUsage(
-            filesystem(self.layers), driver_usage(self.layers), layer_usage(self.layers)
+            filesystem(self.layers),
+            driver_usage(self.layers),
+            layer_usage(self.layers),
+            image_usage(self.layers),
         )
 
     def owner(self, path: str | os.PathLike[str]) -> Owner | None:

@@ -1,8 +1,9 @@
-"""What the layers take, from what was counted when they were made; nothing is walked."""
+"""What layers and images take, from what was counted when they were made; nothing is walked."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from storagedrivers.cli import output
@@ -10,6 +11,7 @@ from storagedrivers.storage import Storage
 
 if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig
+    from storagedrivers.stores.usage import ImageUsage
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,11 +23,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     """Run the command."""
-    from storagedrivers.stores.usage import driver_usage, filesystem, layer_usage
+    from storagedrivers.stores.usage import driver_usage, filesystem, image_usage, layer_usage
 
     with Storage.open(config, read_only=True) as storage:
         drivers = driver_usage(storage.layers)
         free = filesystem(storage.layers)
+        images = image_usage(storage.layers)
         layers = layer_usage(storage.layers) if arguments.layers else []
     if arguments.json:
         output.document(
@@ -33,6 +36,7 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
                 "schema": 1,
                 "filesystem": free._asdict(),
                 "drivers": [one._asdict() for one in drivers],
+                "images": [one._asdict() for one in images],
                 "layers": [one._asdict() for one in layers] if arguments.layers else None,
             }
         )
@@ -51,6 +55,9 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
             for one in drivers
         ],
     )
+    if images:
+        output.line()
+        _print_images(images)
     if arguments.layers:
         output.line()
         output.table(
@@ -71,3 +78,20 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     inodes = f", {free.inodes_free} of {free.inodes} inodes" if free.inodes else ""
     output.line(f"free: {output.size(free.bytes_free)} of {output.size(free.bytes)}{inodes}")
     return 0
+
+
+def _print_images(images: Sequence[ImageUsage]) -> None:
+    output.table(
+        ("IMAGE", "NAMES", "BYTES", "UNIQUE", "LAYERS", "CONTAINERS"),
+        [
+            (
+                one.id.partition(":")[2][:12],
+                ", ".join(one.names) or "-",
+                output.size(one.bytes),
+                output.size(one.unique),
+                str(one.layers),
+                str(one.containers),
+            )
+            for one in images
+        ],
+    )

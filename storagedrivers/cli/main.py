@@ -25,15 +25,33 @@ COMMANDS = {
     "driver": "the installed drivers",
     "policy": "the orders in which drivers are tried",
     "layer": "layers: add, ls, inspect, export, changes, mount, unmount, rm, create, seal",
+    "image": "images: load, save, import, export, ls, inspect, history, tag, rm, prune",
+    "container": "containers: create, ls, mount, diff, commit, checkpoint, fork, cp, rm, …",
+    "load": "short for image load",
+    "save": "short for image save",
+    "images": "short for image ls",
+    "history": "short for image history",
+    "run": "make a container of an image, and run a command in it",
+    "start": "start containers that are there",
+    "exec": "run one more command in a running container",
+    "stop": "end containers: first politely",
+    "logs": "what a detached container has written",
+    "wait": "wait for containers to end, and print their exit codes",
+    "ps": "the containers that run; short for container ls",
     "check": "whether the store is sound; --deep reads every layer",
     "repair": "put right what check finds",
-    "gc": "remove what belongs to no layer",
-    "df": "what the layers take",
-    "owner": "which layer a path belongs to",
+    "gc": "remove what belongs to nothing",
+    "df": "what layers and images take",
+    "owner": "which layer, image or container a path belongs to",
     "completion": "print a completion script for a shell",
 }
 """Each is a module of this package with ``configure(parser)`` and ``run(arguments, config) -> exit
 code``.
+"""
+
+VERBATIM = frozenset({"run", "exec", "container create"})
+"""Commands with a command of the user's at their end, whose options are not ours: from the command
+on, global options are taken by its own parser, up to there.
 """
 
 
@@ -90,13 +108,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    known, rest = global_options().parse_known_args(words)
-    command = next((word for word in rest if not word.startswith("-")), None)
-    if command is None:
-        return _without_command(rest)
+    place = _place_of_command(words)
+    if place is None:
+        return _without_command(words)
+    command = words[place]
     if command not in COMMANDS:
         _usage_error(f"no command is named {command!r}; there are {', '.join(COMMANDS)}", command)
-    rest.remove(command)
+    before, rest = words[:place], words[place + 1 :]
+    if command in VERBATIM or f"{command} {rest[0] if rest else ''}" in VERBATIM:
+        known = global_options().parse_args(before)
+    else:
+        known, rest = global_options().parse_known_args([*before, *rest])
     module = load(command)
     parser = command_parser(command, module)
     # The global options are taken already: their defaults do not come again.
@@ -121,6 +143,19 @@ def _run(words: list[str]) -> int:
     return result
 
 
+def _place_of_command(words: Sequence[str]) -> int | None:
+    """Which of the words is the command: the first that is no global option or its value."""
+    takes_value = False
+    for place, word in enumerate(words):
+        if takes_value:
+            takes_value = False
+        elif not word.startswith("-"):
+            return place
+        else:
+            takes_value = word in _WITH_VALUE
+    return None
+
+
 def load(command: str) -> ModuleType:
     """The module of a command."""
     return import_module(f"storagedrivers.cli.{command}")
@@ -139,21 +174,37 @@ def command_parser(command: str, module: ModuleType) -> argparse.ArgumentParser:
     return parser
 
 
-def global_options() -> argparse.ArgumentParser:
-    """The options that are taken before or after any command."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, formatter_class=Formatter)
-    group = parser.add_argument_group("global options")
-    group.add_argument("--root", metavar="DIR", help="graph root, where the store is")
-    group.add_argument("--run-root", metavar="DIR", help="where layers are mounted")
-    group.add_argument("--driver", dest="driver_name", metavar="NAME", help="this driver or none")
-    group.add_argument("--policy", dest="policy_name", metavar="NAME", help="the order of drivers")
-    group.add_argument("--policy-file", metavar="FILE", help="more policies")
-    group.add_argument(
-        "--fallback", choices=CHOICES["fallback"], help="what to do when only copying works"
+_GLOBAL: tuple[tuple[str, dict[str, object]], ...] = (
+    ("--root", {"metavar": "DIR", "help": "graph root, where the store is"}),
+    ("--run-root", {"metavar": "DIR", "help": "where layers are mounted"}),
+    ("--driver", {"dest": "driver_name", "metavar": "NAME", "help": "this driver or none"}),
+    ("--policy", {"dest": "policy_name", "metavar": "NAME", "help": "the order of drivers"}),
+    ("--policy-file", {"metavar": "FILE", "help": "more policies"}),
+    ("--fallback", {"choices": CHOICES["fallback"], "help": "what to do when only copying works"}),
+    ("--config", {"metavar": "FILE", "help": "configuration file"}),
+    ("--log-level", {"choices": CHOICES["log_level"], "help": "what is logged"}),
+)
+_WITH_VALUE = frozenset(name for name, _ in _GLOBAL)
+
+
+def global_options(*, suppress: bool = False) -> argparse.ArgumentParser:
+    """The options that are taken before or after any command.
+
+    Args:
+        suppress: those that are not given set nothing: for the parser of a verb, whose values come
+            after those from before the command.
+    """
+    parser = argparse.ArgumentParser(
+        add_help=False,
+        allow_abbrev=False,
+        formatter_class=Formatter,
+        argument_default=argparse.SUPPRESS if suppress else None,
     )
-    group.add_argument("--config", metavar="FILE", help="configuration file")
-    group.add_argument("--log-level", choices=CHOICES["log_level"], help="what is logged")
-    group.add_argument("--json", action="store_true", help="print JSON")
+    group = parser.add_argument_group("global options")
+    for name, keywords in _GLOBAL:
+        group.add_argument(name, **keywords)  # type: ignore[arg-type]
+    default = argparse.SUPPRESS if suppress else False
+    group.add_argument("--json", action="store_true", default=default, help="print JSON")
     return parser
 
 

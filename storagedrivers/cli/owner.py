@@ -1,4 +1,5 @@
-"""Say to which layer a path in the graph root or in the run root belongs, and what refers to it.
+"""Say to which layer, image or container a path in the graph root or in the run root belongs, and
+what refers to it.
 
 Exit codes: 0 it belongs to something, 1 it is an orphan or not the store's.
 """
@@ -34,21 +35,21 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
         output.line(f"{arguments.path} belongs to nothing in the store at {root}")
     else:
         _print(arguments.path, owner)
-    return 1 if owner is None or is_orphan(owner) else 0
-
-
-def is_orphan(owner: Owner) -> bool:
-    """Whether it belongs to a layer that there is not."""
-    return bool(owner.layer) and not owner.known
+    return 1 if owner is None or owner.is_orphan else 0
 
 
 def _print(path: str, owner: Owner) -> None:
+    if owner.is_orphan:
+        layer = f" of layer {owner.layer}" if owner.layer else ""
+        output.line(f"{path}: {owner.kind}{layer}, which is in no row: an orphan")
+        output.line("  → storagedrivers gc")
+        return
+    if not owner.layer and (owner.images or owner.containers):
+        output.line(f"what: {owner.kind}")
+        _print_users(owner)
+        return
     if not owner.layer:
         output.line(f"{path}: {owner.kind}{f' of {owner.driver}' if owner.driver else ''}")
-        return
-    if not owner.known:
-        output.line(f"{path}: {owner.kind} of layer {owner.layer}, which is in no row: an orphan")
-        output.line("  → storagedrivers gc")
         return
     output.line(f"layer: {owner.layer}")
     output.line(f"driver: {owner.driver}")
@@ -58,3 +59,10 @@ def _print(path: str, owner: Owner) -> None:
             output.line(f"{name}: {value}")
     for name in ("lowers", "children", "mounts"):
         output.line(f"{name}: {', '.join(getattr(owner, name)) or '-'}")
+    _print_users(owner)
+
+
+def _print_users(owner: Owner) -> None:
+    for name in ("images", "containers"):
+        if value := getattr(owner, name):
+            output.line(f"{name}: {', '.join(value)}")

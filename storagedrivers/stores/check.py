@@ -7,6 +7,7 @@ time it reads the rest, so nothing is reported before the row was read once more
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from storagedrivers.errors import CorruptStoreError, StorageDriversError
 from storagedrivers.model import FlawKind
 from storagedrivers.stores import records
-from storagedrivers.stores.content import write_tar
+from storagedrivers.stores.content import blob_path, write_tar
 from storagedrivers.stores.locks import is_locked
 from storagedrivers.stores.orphans import Kind, Orphan, driver_or_none, find_orphans
 from storagedrivers.stores.records import Layer, LayerState
@@ -120,6 +121,8 @@ def check(
         if found and _is_still_there(store, layer):
             flawed.add(layer.id)
             yield from found
+    yield from _images(store, deep=deep)
+    yield from _containers(store)
     if deep:
         yield from _deep(store, layers, known, flawed, progress)
 
@@ -162,6 +165,62 @@ def _of_orphan(store: LayerStore, orphan: Orphan) -> Finding | None:
         Remedy.COLLECT,
         orphan,
     )
+
+
+# Images and containers
+
+
+def _images(store: LayerStore, *, deep: bool) -> Iterator[Finding]:
+    """Their files, by size; deep, by digest."""
+    rows = store.database.rows("SELECT DISTINCT digest, size FROM image_blobs ORDER BY digest")
+    for digest, size in rows:
+        path = blob_path(store.root, digest)
+        problem = _blob_problem(path, digest, size, deep=deep)
+        images = store.database.rows("SELECT image FROM image_blobs WHERE digest = ?", digest)
+        if problem and images:
+            yield Finding(
+                "image-file",
+                Severity.ERROR,
+                "",
+                path,
+                f"{problem}: a file of image {images[0][0]}",
+                "remove the image, and load it again",
+                Remedy.NONE,
+            )
+
+
+def _blob_problem(path: str, digest: str, size: int, *, deep: bool) -> str:
+    try:
+        with open(path, "rb") as file:
+            found = os.fstat(file.fileno()).st_size
+            if found != size:
+                return f"it has {found} bytes, and had {size}"
+            if deep and f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" != digest:
+                return "it is not what it was: its digest is another one"
+    except FileNotFoundError:
+        return "it is missing"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    return ""
+
+
+def _containers(store: LayerStore) -> Iterator[Finding]:
+    """Their directories; their layers are looked at as layers."""
+    query = "SELECT id, name FROM containers WHERE state = 'ready'"
+    for container, name in store.database.rows(query):
+        path = os.path.join(store.root, "containers", container)
+        if os.path.isdir(path):
+            continue
+        if store.database.row(f"{query} AND id = ?", container) is not None:
+            yield Finding(
+                "missing-container-directory",
+                Severity.WARNING,
+                "",
+                path,
+                f"the directory of container {name} is missing: its log and its exit code are lost",
+                "start it, which makes another, or remove it",
+                Remedy.NONE,
+            )
 
 
 def _is_still_there(store: LayerStore, layer: Layer) -> bool:

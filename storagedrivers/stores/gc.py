@@ -168,6 +168,8 @@ _COLLECTORS: dict[Kind, Callable[[LayerStore, Orphan], None]] = {
     Kind.MOUNT: _unless_mounted(_collect_mount),
     Kind.MOUNTPOINT: _unless_mounted(_collect_mountpoint),
     Kind.UNUSED: _collect_unused,
+    Kind.BLOB: _collect_path,
+    Kind.CONTAINER: _collect_path,
     Kind.ROW: _collect_row,
     Kind.MOUNT_ROW: _collect_mount_row,
 }

@@ -30,7 +30,7 @@ from storagedrivers.linux.mountinfo import (
 )
 from storagedrivers.linux.scratch import SCRATCH
 from storagedrivers.model import is_layer_id
-from storagedrivers.stores import locks, records
+from storagedrivers.stores import leases, locks, records
 
 if TYPE_CHECKING:
     from storagedrivers.driver import StorageDriver
@@ -58,6 +58,8 @@ class Kind(StrEnum):
     MOUNT = "mount"
     MOUNTPOINT = "mountpoint"
     UNUSED = "unused"
+    BLOB = "blob"
+    CONTAINER = "container"
     ROW = "row"
     MOUNT_ROW = "mount-row"
 
@@ -156,6 +158,11 @@ class _Search:
             yield _Seen(Kind.TAR, f"{self._root}/tars/{name}", name.removesuffix(PAYLOAD_SUFFIX))
         for name in _names(f"{self._root}/tmp"):
             yield _Seen(Kind.STAGING, f"{self._root}/tmp/{name}", "")
+        for name in _names(f"{self._root}/images/sha256"):
+            yield _Seen(Kind.BLOB, f"{self._root}/images/sha256/{name}", name)
+        for top in (self._root, self._store.mount_table.run_root):
+            for name in _names(f"{top}/containers"):
+                yield _Seen(Kind.CONTAINER, f"{top}/containers/{name}", name)
         for name in _names(self._root):
             if name.startswith(SCRATCH):
                 yield _Seen(Kind.SCRATCH, f"{self._root}/{name}", "")
@@ -217,6 +224,10 @@ class _Search:
                 yield from self._orphan(one, "", "staged, and nobody is at it")
         elif one.kind is Kind.SCRATCH:
             yield from self._scratch(one)
+        elif one.kind is Kind.BLOB:
+            yield from self._blob(one)
+        elif one.kind is Kind.CONTAINER:
+            yield from self._container(one)
         elif (one.layer, one.path.endswith("-ro")) not in mounts:
             yield from self._mountpoint(one)
 
@@ -237,6 +248,25 @@ class _Search:
             driver=one.driver,
             in_use=self._uses.user_of(one.path) if stat.S_ISDIR(status.st_mode) else "",
         )
+
+    def _blob(self, one: _Seen) -> Iterator[Orphan]:
+        """Who adds an image writes its files before its row, and has a lease all the time."""
+        if self._has_row("SELECT 1 FROM image_blobs WHERE digest = ?", f"sha256:{one.layer}"):
+            return
+        names = _names(f"{self._root}/locks")
+        if any(self._is_locked(name) for name in names if name.startswith(leases.PREFIX)):
+            return
+        if not self._has_row("SELECT 1 FROM image_blobs WHERE digest = ?", f"sha256:{one.layer}"):
+            yield from self._orphan(one, "", "a file of images that are gone")
+
+    def _container(self, one: _Seen) -> Iterator[Orphan]:
+        """Its row comes before its directory, and goes after it."""
+        if not self._has_row("SELECT 1 FROM containers WHERE id = ?", one.layer):
+            yield from self._orphan(one, "", "a directory without a container")
+
+    def _has_row(self, query: str, name: str) -> bool:
+        # Names of files come here, which SQLite may not take.
+        return name.isascii() and self._store.database.row(query, name) is not None
 
     def _scratch(self, one: _Seen) -> Iterator[Orphan]:
         pid = os.path.basename(one.path)[len(SCRATCH) :].partition("-")[0]

@@ -25,16 +25,18 @@ class Owner(NamedTuple):
     """To what a path belongs.
 
     Attributes:
-        kind: ``layer``, ``mountpoint``, ``link``, ``trash``, ``tar``, ``lock``, ``staging`` or
-            ``store``.
+        kind: ``layer``, ``mountpoint``, ``link``, ``trash``, ``tar``, ``lock``, ``staging``,
+            ``image``, ``container`` or ``store``.
         layer: the layer's id; empty where it is none's.
         driver: the layer's driver.
-        known: whether the layer has a row; what has none is an orphan.
+        known: whether the layer, image or container has a row; what has none is an orphan.
         inside: the path in the layer, from its root; empty outside of one.
         provider: the layer of the chain that brings *inside*, where the driver can tell.
         lowers: the layers below it, nearest first.
         children: the layers right above it.
         mounts: where it is mounted.
+        images: the ids of the images that have the layer, or the file.
+        containers: the names of the containers that have the layer, or the directory.
     """
 
     kind: str
@@ -46,6 +48,13 @@ class Owner(NamedTuple):
     lowers: tuple[str, ...] = ()
     children: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    containers: tuple[str, ...] = ()
+
+    @property
+    def is_orphan(self) -> bool:
+        """It belongs to something that there is not."""
+        return not self.known and bool(self.layer or self.kind in ("image", "container"))
 
 
 def find_owner(store: LayerStore, path: str) -> Owner | None:
@@ -55,7 +64,7 @@ def find_owner(store: LayerStore, path: str) -> Owner | None:
     if parts is not None:
         found = _in_root(store, parts)
     elif (parts := _below(path, run_root)) is not None:
-        found = _in_run_root(parts)
+        found = _in_run_root(store, parts)
     else:
         return None
     return None if found is None else _with_references(store, found)
@@ -86,13 +95,30 @@ def _in_root(store: LayerStore, parts: list[str]) -> Owner | None:
             return Owner("lock", name if is_layer_id(name) else "")
         case ["tmp", *_]:
             return Owner("staging")
-        case ["locks" | "tars"]:
+        case ["images", "sha256", name, *_]:
+            return _of_image(store, name)
+        case ["containers", name, *inner]:
+            return _of_container(store, name, inner)
+        case ["locks" | "tars" | "containers" | "images", *_]:
             return Owner("store")
         case [name] if name.startswith(NAME):
             return Owner("store")
         case [driver, *rest]:
             return _in_home(store, driver, rest)
     return None
+
+
+def _of_image(store: LayerStore, name: str) -> Owner:
+    query = "SELECT image FROM image_blobs WHERE digest = ? ORDER BY image"
+    images = tuple(row[0] for row in store.database.rows(query, f"sha256:{name}"))
+    return Owner("image", known=bool(images), images=images)
+
+
+def _of_container(store: LayerStore, name: str, inner: list[str]) -> Owner:
+    row = store.database.row("SELECT name FROM containers WHERE id = ?", name)
+    containers = () if row is None else (str(row[0]),)
+    inside = "/" + "/".join(inner) if inner else ""
+    return Owner("container", known=row is not None, inside=inside, containers=containers)
 
 
 def _in_home(store: LayerStore, driver: str, rest: list[str]) -> Owner | None:
@@ -113,13 +139,15 @@ def _in_home(store: LayerStore, driver: str, rest: list[str]) -> Owner | None:
     return None
 
 
-def _in_run_root(parts: list[str]) -> Owner | None:
+def _in_run_root(store: LayerStore, parts: list[str]) -> Owner | None:
     match parts:
+        case ["containers", name, *inner]:
+            return _of_container(store, name, inner)
         case ["mounts", name, *inner]:
             if found := MOUNTPOINT.fullmatch(name):
                 return Owner("mountpoint", found[1], inside="/" + "/".join(inner))
             return None
-        case [] | ["mounts"] | ["lock"]:
+        case [] | ["mounts"] | ["lock"] | ["containers"]:
             return Owner("store")
     return None
 
@@ -139,6 +167,8 @@ def _with_references(store: LayerStore, owner: Owner) -> Owner:
         lowers=lowers,
         children=tuple(store.children(row.id)),
         mounts=tuple(mounts),
+        images=records.images_on(store.database, row.id),
+        containers=records.containers_on(store.database, row.id),
         provider=_provider(store, row.driver, (row.id, *lowers), owner),
     )
 

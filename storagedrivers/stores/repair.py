@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-from storagedrivers.errors import InUseError, StorageDriversError, StoreError
+from storagedrivers.errors import InUseError, NotFoundError, StorageDriversError, StoreError
 from storagedrivers.linux import ioctl, tree
 from storagedrivers.model import FlawKind
 from storagedrivers.stores.check import Finding, Remedy
 from storagedrivers.stores.gc import collect
 from storagedrivers.stores.orphans import Orphan
-from storagedrivers.stores.records import Layer, LayerState, by_id
+from storagedrivers.stores.records import Layer, LayerState, by_id, containers_on, images_on
 
 if TYPE_CHECKING:
     from storagedrivers.stores.layers import LayerStore
@@ -143,8 +143,10 @@ def _lost(store: LayerStore, layer: Layer, *, yes: bool) -> tuple[Outcome, str]:
         )
     try:
         _refuse_mounted(store, ids)
+        _refuse_needed(store, layer.id)
         for one in ids:
-            store.remove(one)
+            with suppress(NotFoundError):  # nobody wanted it any more, and it went with the last
+                store.remove(one)
     except (OSError, StorageDriversError) as error:
         return Outcome.LEFT, str(error)
     return Outcome.REMOVED, f"the layer is removed{others}"
@@ -156,6 +158,16 @@ def _refuse_mounted(store: LayerStore, ids: list[str]) -> None:
         raise InUseError(
             f"layer {used[0]} is mounted",
             resolution=f"storagedrivers layer unmount {used[0]}",
+        )
+
+
+def _refuse_needed(store: LayerStore, layer: str) -> None:
+    names = [f"container {name}" for name in containers_on(store.database, layer)]
+    names += [f"image {name}" for name in images_on(store.database, layer)]
+    if names:
+        raise InUseError(
+            f"layer {layer} is a layer of {', '.join(names)}",
+            resolution="remove those first, then load them again",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from storagedrivers.driver import TRASH
@@ -49,6 +50,25 @@ class DriverUsage(NamedTuple):
     trash: int
 
 
+class ImageUsage(NamedTuple):
+    """One image.
+
+    Attributes:
+        names: what it is called; empty where it has no name any more.
+        bytes: of the files of all of its layers.
+        unique: of those layers that no other image has; what removing it gives back at most.
+        layers: how many it has.
+        containers: how many were made of it.
+    """
+
+    id: str
+    names: tuple[str, ...]
+    bytes: int
+    unique: int
+    layers: int
+    containers: int
+
+
 class Filesystem(NamedTuple):
     """The filesystem of the graph root, as statvfs(3) has it for this user."""
 
@@ -85,6 +105,30 @@ def driver_usage(store: LayerStore) -> list[DriverUsage]:
     return [
         DriverUsage(driver, layers, size, inodes, uncounted, _trash(store, driver))
         for driver, layers, size, inodes, uncounted in rows
+    ]
+
+
+def image_usage(store: LayerStore) -> list[ImageUsage]:
+    """Every image, the oldest first."""
+    images = store.database.rows("SELECT id, layer FROM images ORDER BY number")
+    chains = {image: store.image_layers(layer) for image, layer in images}
+    users = Counter(layer.id for chain in chains.values() for layer in chain)
+    names: dict[str, list[str]] = {}
+    for name, image in store.database.rows("SELECT name, image FROM image_names ORDER BY name"):
+        names.setdefault(image, []).append(name)
+    containers: dict[str, int] = dict(
+        store.database.rows("SELECT image, COUNT(*) FROM containers GROUP BY image")
+    )
+    return [
+        ImageUsage(
+            image,
+            tuple(names.get(image, ())),
+            sum(layer.size or 0 for layer in chain),
+            sum(layer.size or 0 for layer in chain if users[layer.id] == 1),
+            len(chain),
+            containers.get(image, 0),
+        )
+        for image, chain in chains.items()
     ]
 
 

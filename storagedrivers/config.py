@@ -13,13 +13,23 @@ from typing import Any, NamedTuple
 
 from storagedrivers.errors import ConfigError
 
-KEYS = ("root", "run_root", "driver", "policy", "policy_file", "fallback", "log_level")
+KEYS = (
+    "root",
+    "run_root",
+    "driver",
+    "policy",
+    "policy_file",
+    "fallback",
+    "log_level",
+    "additional_stores",
+)
 
 CHOICES = {
     "fallback": ("warn", "refuse", "allow"),
     "log_level": ("debug", "info", "warning", "error"),
 }
 _PATHS = ("root", "run_root", "policy_file")
+_LISTS = ("additional_stores",)  # of paths, with a colon between them, as PATH has it
 
 
 class Setting(NamedTuple):
@@ -40,6 +50,7 @@ class StorageConfig(NamedTuple):
         policy_file: a file with more policies, or None.
         fallback: ``warn``, ``refuse`` or ``allow``.
         log_level: ``debug``, ``info``, ``warning`` or ``error``.
+        additional_stores: graph roots of others whose images are used, a colon between them.
     """
 
     root: Setting
@@ -49,6 +60,7 @@ class StorageConfig(NamedTuple):
     policy_file: Setting
     fallback: Setting
     log_level: Setting
+    additional_stores: Setting = Setting(None, "default")
 
     @classmethod
     def load(
@@ -81,6 +93,28 @@ class StorageConfig(NamedTuple):
         return cls(**{key: _checked(key, setting) for key, setting in settings.items()})
 
 
+def variable(name: str) -> str | None:
+    """A variable of the process's environment that is no setting, but meant for what it does."""
+    return os.environ.get(name)
+
+
+def source_date_epoch() -> int | None:
+    """The seconds that ``SOURCE_DATE_EPOCH`` says, see reproducible-builds.org.
+
+    Raises:
+        ConfigError: it is no number.
+    """
+    value = os.environ.get("SOURCE_DATE_EPOCH")
+    if not value:
+        return None
+    if not value.isascii() or not value.isdigit():
+        raise ConfigError(
+            f"SOURCE_DATE_EPOCH is {value!r}, and must be a number of seconds",
+            resolution="set it as date +%s prints it, or unset it",
+        )
+    return int(value)
+
+
 def _defaults(environment: Mapping[str, str]) -> dict[str, str | None]:
     root, run_root = "/var/lib/storagedrivers", "/run/storagedrivers"
     if hasattr(os, "geteuid") and os.geteuid() != 0:
@@ -96,6 +130,7 @@ def _defaults(environment: Mapping[str, str]) -> dict[str, str | None]:
         "policy_file": None,
         "fallback": "warn",
         "log_level": "warning",
+        "additional_stores": None,
     }
 
 
@@ -118,14 +153,23 @@ def _from_file(file: str | None, environment: Mapping[str, str]) -> dict[str, Se
     table.only(KEYS)
     settings = {}
     for key in table.values:
-        value = table.get(key, str)
-        if value and key in _PATHS:  # relative to the file that says so
-            value = os.path.join(os.path.dirname(os.path.abspath(file)), os.path.expanduser(value))
+        if key in _LISTS:
+            values = table.items(key, str) or ()
+            value = os.pathsep.join(_beside(file, one) for one in values) or None
+        else:
+            value = table.get(key, str)
+        if value and key in _PATHS:
+            value = _beside(file, value)
         try:
             settings[key] = _checked(key, Setting(value, file))
         except ConfigError as error:
             raise table.error(key, error.brief) from error
     return settings
+
+
+def _beside(file: str, path: str) -> str:
+    """A path in a file is relative to the file."""
+    return os.path.join(os.path.dirname(os.path.abspath(file)), os.path.expanduser(path))
 
 
 def _usual_files(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -148,6 +192,13 @@ def _checked(key: str, setting: Setting) -> Setting:
         raise ConfigError(f"{key} is empty ({setting.source})")
     if "\0" in value:
         raise ConfigError(f"{key} has a NUL character in it ({setting.source})")
+    if key in _LISTS:
+        parts = (part for part in value.split(os.pathsep) if part)
+        return Setting(os.pathsep.join(map(_absolute, parts)), setting.source)
     if key in _PATHS:
-        return Setting(os.path.abspath(os.path.expanduser(value)), setting.source)
+        return Setting(_absolute(value), setting.source)
     return setting
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))

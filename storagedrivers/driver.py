@@ -376,16 +376,25 @@ class StorageDriver(ABC):
         """Delete one directory of the trash; for drivers whose layers are no plain trees."""
         tree.remove_tree(parent_fd, name)
 
+    def delete_discarded(self, trash_fd: int, name: str) -> None:
+        """Delete what a layer was, or the link to one that another store has."""
+        try:
+            os.readlink(name, dir_fd=trash_fd)
+        except OSError:
+            self.delete(trash_fd, name)
+        else:
+            os.unlink(name, dir_fd=trash_fd)
+
     def _empty_trash(self, trash: str, *, first: str) -> None:
         try:
             fd = os.open(trash, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             return
         try:
-            self.delete(fd, first)
+            self.delete_discarded(fd, first)
             for name in os.listdir(fd):
                 with suppress(OSError):  # the removal of that one said so
-                    self.delete(fd, name)
+                    self.delete_discarded(fd, name)
         finally:
             os.close(fd)
 

@@ -18,7 +18,7 @@ chosen once, when the store is made; it is a fact of the store from then on.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -95,6 +95,7 @@ class Storage:
         driver: str,
         pinned: bool = False,
         warnings: tuple[str, ...] = (),
+        additional: Sequence[str] = (),
     ) -> None:
         self.root = Path(database.root)
         self.run_root = Path(run_root)
@@ -103,6 +104,7 @@ class Storage:
         self._drivers: dict[str, StorageDriver] = {}
         self.layers = LayerStore(database, run_root, self.driver_for, driver=driver, pinned=pinned)
         self._warnings = warnings
+        self._additional = tuple(additional)
         self._images: ImageStore | None = None
         self._containers: ContainerStore | None = None
         self._runtime: Runtime | None = None
@@ -113,7 +115,7 @@ class Storage:
         if self._images is None:
             from storagedrivers.stores.images import ImageStore
 
-            self._images = ImageStore(self.layers)
+            self._images = ImageStore(self.layers, additional=self._additional)
         return self._images
 
     @property
@@ -144,6 +146,7 @@ class Storage:
         root: str | os.PathLike[str] | None = None,
         run_root: str | os.PathLike[str] | None = None,
         driver: str | None = None,
+        additional_stores: Sequence[str | os.PathLike[str]] | None = None,
         read_only: bool = False,
     ) -> Self:
         """Open the store at the graph root; where there is none, choose a driver and make one.
@@ -162,6 +165,8 @@ class Storage:
             run_root: where layers are mounted, instead of the settings'.
             driver: what new layers are made with, instead of the settings'. Layers of other drivers
                 stay what they are.
+            additional_stores: graph roots of others, instead of the settings': their images can be
+                used, and their files are only read.
             read_only: change nothing.
 
         Raises:
@@ -169,7 +174,15 @@ class Storage:
             GraphRootError: the graph root cannot hold a store.
             StorageDriversError: no driver works, or the one that was asked for does not.
         """
-        config = _settings(config, root=root, run_root=run_root, driver=driver)
+        config = _settings(
+            config,
+            root=root,
+            run_root=run_root,
+            driver=driver,
+            additional_stores=None
+            if additional_stores is None
+            else os.pathsep.join(os.path.abspath(one) for one in additional_stores),
+        )
         assert config.root.value is not None
         assert config.run_root.value is not None
         database, warnings = _opened(config, read_only=read_only)
@@ -183,6 +196,7 @@ class Storage:
                 driver=requested or current,
                 pinned=requested is not None,
                 warnings=warnings,
+                additional=(config.additional_stores.value or "").split(os.pathsep),
             )
             if not read_only:
                 storage.layers.recover()
@@ -334,7 +348,9 @@ def _settings(
         return StorageConfig.load(arguments=given)
     return config._replace(
         **{
-            key: Setting(value if key == "driver" else os.path.abspath(value), "argument")
+            key: Setting(
+                os.path.abspath(value) if key in ("root", "run_root") else value, "argument"
+            )
             for key, value in given.items()
         }
     )

@@ -17,7 +17,13 @@ from storagedrivers.linux import busy, mount, tree
 from storagedrivers.linux.mountinfo import mount_of
 from storagedrivers.model import is_layer_id
 from storagedrivers.stores import locks, records
-from storagedrivers.stores.orphans import Kind, Orphan, driver_or_none, find_orphans
+from storagedrivers.stores.orphans import (
+    BLOBS_LOCK,
+    Kind,
+    Orphan,
+    driver_or_none,
+    find_orphans,
+)
 
 if TYPE_CHECKING:
     from storagedrivers.stores.layers import LayerStore
@@ -80,7 +86,7 @@ def _collect_trash(store: LayerStore, orphan: Orphan) -> None:
         _remove(orphan.path)
         return
     with tree.opened_directory(os.path.dirname(orphan.path)) as fd:
-        driver.delete(fd, os.path.basename(orphan.path))
+        driver.delete_discarded(fd, os.path.basename(orphan.path))
 
 
 def _collect_lock(store: LayerStore, orphan: Orphan) -> None:
@@ -139,6 +145,13 @@ def _collect_unused(store: LayerStore, orphan: Orphan) -> None:
     store.release(orphan.owner)  # which looks again whether nothing refers to it
 
 
+def _collect_blob(store: LayerStore, orphan: Orphan) -> None:
+    digest = f"sha256:{os.path.basename(orphan.path)}"
+    with store.locked(BLOBS_LOCK, what="the images"):
+        if store.database.row("SELECT 1 FROM image_blobs WHERE digest = ?", digest) is None:
+            _remove(orphan.path)
+
+
 def _collect_row(store: LayerStore, orphan: Orphan) -> None:
     store.problems.clear()
     store.recover()
@@ -168,7 +181,7 @@ _COLLECTORS: dict[Kind, Callable[[LayerStore, Orphan], None]] = {
     Kind.MOUNT: _unless_mounted(_collect_mount),
     Kind.MOUNTPOINT: _unless_mounted(_collect_mountpoint),
     Kind.UNUSED: _collect_unused,
-    Kind.BLOB: _collect_path,
+    Kind.BLOB: _collect_blob,
     Kind.CONTAINER: _collect_path,
     Kind.ROW: _collect_row,
     Kind.MOUNT_ROW: _collect_mount_row,

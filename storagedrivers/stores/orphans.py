@@ -30,11 +30,14 @@ from storagedrivers.linux.mountinfo import (
 )
 from storagedrivers.linux.scratch import SCRATCH
 from storagedrivers.model import is_layer_id
-from storagedrivers.stores import leases, locks, records
+from storagedrivers.stores import locks, records
 
 if TYPE_CHECKING:
     from storagedrivers.driver import StorageDriver
     from storagedrivers.stores.layers import LayerStore
+
+BLOBS_LOCK = "images"
+"""Whoever gives files of images their names, or takes them away, holds it."""
 
 MOUNTPOINT = re.compile(r"(.+)-(ro|rw)")
 """Names of mountpoints: the layer, and how it is mounted."""
@@ -250,13 +253,12 @@ class _Search:
         )
 
     def _blob(self, one: _Seen) -> Iterator[Orphan]:
-        """Who adds an image writes its files before its row, and has a lease all the time."""
-        if self._has_row("SELECT 1 FROM image_blobs WHERE digest = ?", f"sha256:{one.layer}"):
+        """A file gets its name and its row under one lock."""
+        query = "SELECT 1 FROM image_blobs WHERE digest = ?"
+        digest = f"sha256:{one.layer}"
+        if self._has_row(query, digest) or self._is_locked(BLOBS_LOCK):
             return
-        names = _names(f"{self._root}/locks")
-        if any(self._is_locked(name) for name in names if name.startswith(leases.PREFIX)):
-            return
-        if not self._has_row("SELECT 1 FROM image_blobs WHERE digest = ?", f"sha256:{one.layer}"):
+        if not self._has_row(query, digest):
             yield from self._orphan(one, "", "a file of images that are gone")
 
     def _container(self, one: _Seen) -> Iterator[Orphan]:

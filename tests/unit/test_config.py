@@ -20,6 +20,7 @@ _VALUES = {
     "policy_file": "/three.toml",
     "fallback": "refuse",
     "log_level": "debug",
+    "additional_stores": "/four",
 }
 
 
@@ -49,7 +50,8 @@ def test_argument_beats_environment_beats_file_beats_default(
 ) -> None:
     """Each source is overruled by the next, and the setting says which it is from."""
     other = {"fallback": "allow", "log_level": "error"}.get(key, "/another")
-    file = _file(tmp_path, f'{key} = "{_VALUES[key]}"\n')
+    text = f'["{_VALUES[key]}"]' if key == "additional_stores" else f'"{_VALUES[key]}"'
+    file = _file(tmp_path, f"{key} = {text}\n")
     variable = f"STORAGEDRIVERS_{key.upper()}"
     with_variable = {**no_file, variable: other}
     value = _VALUES[key]

@@ -29,8 +29,7 @@ def remove(store: LayerStore, layer: Layer, *, timeout: float) -> None:
             records.require_ready(connection, layer.id)
             if users := records.referrers(connection, layer.id):
                 raise InUseError(
-                    f"layer {layer.id} is in use",
-                    holders=users,
+                    f"layer {layer.id} is needed by {', '.join(users)}",
                     resolution="remove those first",
                 )
             _mark(connection, layer.id)

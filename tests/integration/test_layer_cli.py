@@ -240,7 +240,7 @@ def test_one_that_fails_does_not_keep_the_others(program: Program) -> None:
     alone = program.add(archives.tar(archives.file(b"alone")))
     done = program("layer", "rm", base, "nosuch", alone, code=1)
     assert done.line == alone
-    assert f"layer {base} is in use\n  layer {above}\n" in done.err
+    assert f"layer {base} is needed by layer {above}\n" in done.err
     assert "there is no layer 'nosuch'" in done.err
     document = program.document("layer-done", "layer", "rm", base, above, code=1)
     assert [one["done"] for one in document["layers"]] == [False, True]

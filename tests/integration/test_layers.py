@@ -460,7 +460,7 @@ def test_what_is_used_is_not_removed(open_storage: Opener) -> None:
     layers = open_storage().layers
     base = layers.add(io.BytesIO(tar(a="1")))
     above = layers.add(io.BytesIO(tar(b="1")), parent=base.id)
-    with pytest.raises(InUseError, match=f"layers above it: {above.id}"):
+    with pytest.raises(InUseError, match=f"needed by layer {above.id}"):
         layers.remove(base.id)
     layers.remove(above.id)
     layers.remove(base.id)

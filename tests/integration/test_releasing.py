@@ -85,9 +85,8 @@ def test_a_lease_keeps_layers(storage: Storage) -> None:
     with storage.layers.leased() as lease:
         layer = storage.layers.add(io.BytesIO(tar(one="1")), held=False, lease=lease)
         assert storage.layers.release(layer.id) == []
-        with pytest.raises(InUseError) as caught:
+        with pytest.raises(InUseError, match="needed by an operation that is running"):
             storage.layers.remove(layer.id)
-        assert caught.value.holders == ("an operation that is running",)
         assert storage.gc(dry_run=True) == []
     assert storage.layers.release(layer.id) == [layer.id]
     with pytest.raises(NotFoundError), storage.layers.leased() as lease:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -125,7 +126,10 @@ class Storage:
             from storagedrivers.stores.containers import ContainerStore
 
             self._containers = ContainerStore(
-                self.layers, self.images, paused=lambda container: self.runtime.paused(container)
+                self.layers,
+                self.images,
+                paused=lambda container: self.runtime.paused(container),
+                kill=lambda container: self.runtime.end(container),
             )
         return self._containers
 
@@ -196,14 +200,47 @@ class Storage:
                 driver=requested or current,
                 pinned=requested is not None,
                 warnings=warnings,
-                additional=(config.additional_stores.value or "").split(os.pathsep),
+                additional=_roots(config.additional_stores.value),
             )
-            if not read_only:
-                storage.layers.recover()
+            if not read_only and storage.layers.recover():
+                storage.containers.recover()
         except BaseException:
             database.close()
             raise
         return storage
+
+    @classmethod
+    @contextmanager
+    def temporary(
+        cls,
+        config: StorageConfig | None = None,
+        *,
+        directory: str | os.PathLike[str] | None = None,
+        driver: str | None = None,
+    ) -> Iterator[Self]:
+        """A store of its own for the length of a ``with`` block, removed with all that is in it.
+
+        Example:
+            >>> with Storage.temporary(driver="vfs-copy") as scratch:
+            ...     _ = scratch.layers.create()
+            ...     kept = scratch.root
+            >>> kept.exists()
+            False
+
+        Args:
+            config: the settings; by default those of the environment and the usual files.
+            directory: where to make it; by default where temporary files are made.
+            driver: what its layers are made with, instead of the settings'.
+        """
+        import tempfile
+
+        top = tempfile.mkdtemp(prefix="storagedrivers-", dir=directory)
+        root, run_root = os.path.join(top, "root"), os.path.join(top, "run")
+        try:
+            with cls.open(config, root=root, run_root=run_root, driver=driver) as storage:
+                yield storage
+        finally:
+            remove_store(top)
 
     def driver_for(self, name: str) -> StorageDriver:
         """The driver object with its home in this store.
@@ -336,6 +373,27 @@ class Storage:
         self.close()
 
 
+def remove_store(top: str) -> None:
+    """Remove a directory with a graph root and its run root in it, and what is mounted there.
+
+    Raises:
+        UnmountError: something uses a mount.
+    """
+    from storagedrivers.linux import mount, tree
+    from storagedrivers.linux.mountinfo import is_below, read_mountinfo
+
+    inside = os.path.realpath(top)
+    points = [entry.mountpoint for entry in read_mountinfo() if is_below(entry.mountpoint, inside)]
+    for point in reversed(points):  # the last comes first: it may lie on another
+        mount.unmount(point)
+    with tree.opened_directory(os.path.dirname(inside)) as fd:
+        tree.remove_tree(fd, os.path.basename(inside))
+
+
+def _roots(value: str | None) -> list[str]:
+    return value.split(os.pathsep) if value else []
+
+
 def _settings(
     config: StorageConfig | None, **arguments: str | os.PathLike[str] | None
 ) -> StorageConfig:
@@ -379,7 +437,7 @@ def _opened(config: StorageConfig, *, read_only: bool) -> tuple[Database, tuple[
 def _made(config: StorageConfig, root: str) -> tuple[Database, tuple[str, ...]]:
     from storagedrivers.stores import locks
 
-    selection = _select(config, root)
+    selection = select_driver(config, root)
     driver = selection.require()
     _make_directories(root)
     with locks.locked(os.path.join(root, "locks", "store"), f"the store at {root}"):
@@ -414,7 +472,7 @@ def _requested(config: StorageConfig, database: Database) -> str | None:
 
     name = driver_class(config.driver.value).name
     if database.meta(_accepted(name)) is None:
-        _select(config, database.root).require()
+        select_driver(config, database.root).require()
         database.set_meta(**{_accepted(name): "yes"})
     return name
 
@@ -424,7 +482,7 @@ def _accepted(driver: str) -> str:
     return f"accepted:{driver}"
 
 
-def _select(config: StorageConfig, root: str) -> Selection:
+def select_driver(config: StorageConfig, root: str) -> Selection:
     """Probe the installed drivers and choose by the settings."""
     from storagedrivers.host import read_host
     from storagedrivers.policy import find_policy, load_policies

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Collection
+from typing import NamedTuple
 
 from storagedrivers.archive.changes import Difference, differences
 from storagedrivers.archive.compare import attributes, attributes_at, has_holes, open_file
@@ -25,7 +27,15 @@ from storagedrivers.archive.writer import (
     TarWriter,
 )
 from storagedrivers.errors import UnrepresentableError
-from storagedrivers.model import WhiteoutFormat
+from storagedrivers.model import ChangeKind, WhiteoutFormat
+
+
+class Packed(NamedTuple):
+    """What went into a tar: bytes of the contents of regular files, and how many inodes."""
+
+    size: int
+    inodes: int
+
 
 _SECOND = 1_000_000_000
 _MAX_DEVICE = 8**7 - 1
@@ -46,7 +56,8 @@ def pack(
     write: Write,
     *,
     source_date_epoch: int | None = None,
-) -> None:
+    unseen: Collection[bytes] = (),
+) -> Packed:
     """Write the tar of what a layer changes.
 
     Args:
@@ -56,6 +67,8 @@ def pack(
         whiteouts: the changeset's format.
         write: takes the tar, in pieces of about a MiB.
         source_date_epoch: later times of modification become this one, in seconds.
+        unseen: paths of the lower that are no part of it for whoever gets the tar: to delete one is
+            no change.
 
     Raises:
         UnrepresentableError: a change that no layer's tar can carry; names it.
@@ -64,8 +77,10 @@ def pack(
     """
     packer = _Packer(TarWriter(write), source_date_epoch)
     for found in differences(upper_fd, lower_fd, whiteouts):
-        packer.add(found)
+        if found.kind is not ChangeKind.DELETED or found.path not in unseen:
+            packer.add(found)
     packer.finish()
+    return Packed(packer.size, packer.inodes)
 
 
 class _Packer:
@@ -74,6 +89,8 @@ class _Packer:
         self._latest = None if source_date_epoch is None else source_date_epoch * _SECOND
         # By device and inode: the first name, and how many may still come.
         self._links: dict[tuple[int, int], tuple[bytes, int]] = {}
+        self.size = 0
+        self.inodes = 0
 
     def finish(self) -> None:
         """Write the end of the tar."""
@@ -138,12 +155,14 @@ class _Packer:
             kind = HARD_LINK
         elif kind == REGULAR:
             size = status.st_size
+            self.size += size
         elif kind == SYMLINK:
             link = os.readlink(found.name, dir_fd=found.directory)
         elif kind in (CHARACTER_DEVICE, BLOCK_DEVICE):
             major, minor = _device(found.path, kind, status)
         if xattrs:
             _check_names(found.path, xattrs)
+        self.inodes += not first_name
         self._writer.header(
             Header(
                 path,

@@ -184,11 +184,13 @@ class Reader:
 
     def _skip_rest(self) -> None:
         """What nobody took of a payload, and the padding behind it."""
-        rest = self._left + self._padding
-        self._padding = 0
-        while rest:
-            rest -= self._pass(rest)
-        self._left = 0
+        while self._left:
+            self._left -= self._pass(self._left)
+        padding, self._padding = self._padding, 0
+        if padding and self._at == len(self._piece) and not self._more():
+            return  # `umoci insert` ends a layer behind the last payload
+        while padding:
+            padding -= self._pass(padding)
 
     def _extension(self, entry: Entry) -> bytes:
         """The payload of a header that extends the next one."""

@@ -252,10 +252,10 @@ def _export(arguments: argparse.Namespace, config: StorageConfig) -> int:
         layer = storage.layers.get(arguments.layer)
         with output.progress("exporting", layer.diff_size, quiet=arguments.json) as progress:
             if arguments.output is None:
-                storage.layers.export(layer.id, _counted(sys.stdout.buffer.write, progress))
+                storage.layers.export(layer.id, counted(sys.stdout.buffer.write, progress))
                 return 0
-            with _new_file(arguments.output) as file:
-                diff_id = storage.layers.export(layer.id, _counted(file.write, progress))
+            with new_file(arguments.output) as file:
+                diff_id = storage.layers.export(layer.id, counted(file.write, progress))
     if arguments.json:
         output.document({"schema": SCHEMA, "id": layer.id, "diff_id": diff_id})
     else:
@@ -263,7 +263,7 @@ def _export(arguments: argparse.Namespace, config: StorageConfig) -> int:
     return 0
 
 
-def _counted(
+def counted(
     write: Callable[[bytes | memoryview], object], progress: Callable[[int], object] | None
 ) -> Callable[[bytes | memoryview], object]:
     if progress is None:
@@ -280,7 +280,7 @@ def _counted(
 
 
 @contextmanager
-def _new_file(path: str) -> Iterator[BinaryIO]:
+def new_file(path: str) -> Iterator[BinaryIO]:
     """A file that has its name only once it is whole; what is no regular file is written to."""
     if os.path.lexists(path) and not os.path.isfile(path):
         with open(path, "wb") as file:

@@ -72,6 +72,17 @@ def copy_entry(source_fd: int, name: str, target_fd: int, new_name: str) -> None
         copier.finish()
 
 
+def copy_opened(source: int, target_fd: int, new_name: str) -> None:
+    """Copy the regular file that is open as *source* to a new one in the directory *target_fd*.
+
+    Raises:
+        OSError: EEXIST: the target has one already; what the kernel says.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    target = os.open(new_name, flags, 0o600, dir_fd=target_fd)
+    _TreeCopier(-1, target_fd).fill(os.dup(source), target, os.fstat(source))
+
+
 @contextmanager
 def _both(
     source: str | os.PathLike[str], target: str | os.PathLike[str]
@@ -167,13 +178,13 @@ class _TreeCopier:
             os.close(source)
             raise
         if status.st_size < _LARGE or self.cloning:
-            self._fill(source, target, status)
+            self.fill(source, target, status)
             return
         if self._helper is None:
             self._helper = _Helper()
-        self._helper.submit(lambda: self._fill(source, target, status))
+        self._helper.submit(lambda: self.fill(source, target, status))
 
-    def _fill(self, source: int, target: int, status: os.stat_result) -> None:
+    def fill(self, source: int, target: int, status: os.stat_result) -> None:
         """Give an empty file its contents and metadata; closes both."""
         try:
             if status.st_size:

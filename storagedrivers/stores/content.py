@@ -10,11 +10,21 @@ from typing import TYPE_CHECKING, NamedTuple
 from storagedrivers.errors import CorruptStoreError, StoreError
 from storagedrivers.linux.mount import open_view
 from storagedrivers.model import WhiteoutFormat
-from storagedrivers.stores.making import chain_id
+from storagedrivers.stores.making import chain_id, check_digest
 from storagedrivers.stores.records import Layer, by_id
 
 if TYPE_CHECKING:
+    from storagedrivers.archive.pack import Packed
     from storagedrivers.stores.layers import LayerStore
+
+
+def blob_path(root: str, digest: str) -> str:
+    """Where a file of images lies: ``images/sha256/<hex>``.
+
+    Raises:
+        StoreError: *digest* is none.
+    """
+    return os.path.join(root, "images", *check_digest(digest).split(":"))
 
 
 class Opened(NamedTuple):
@@ -75,26 +85,52 @@ class _Hashed:
 
 
 def export(
-    store: LayerStore, layer: Layer, write: Callable[[bytes | memoryview], object] | None
+    store: LayerStore,
+    layer: Layer,
+    write: Callable[[bytes | memoryview], object] | None,
+    *,
+    source_date_epoch: int | None = None,
 ) -> str:
-    """See :meth:`LayerStore.export`; without *write* only the digest is wanted."""
-    diff_id, diff_size = write_tar(store, layer, write)
+    """See :meth:`LayerStore.export`; without *write* only the digest is wanted.
+
+    Args:
+        source_date_epoch: for one whose DiffID is not known yet: later times become this one.
+    """
+    diff_id, diff_size, packed = write_tar(store, layer, write, source_date_epoch=source_date_epoch)
     if layer.diff_id is not None and layer.diff_id != diff_id:
         raise CorruptStoreError(
             f"layer {layer.id} is not what came in: its tar was {layer.diff_id},"
             f" and what it holds now gives {diff_id}",
             resolution="storagedrivers check --deep says what changed; then add the layer anew",
         )
-    if layer.diff_id is None and not layer.writable:
-        _remember(store, layer, diff_id, diff_size)
+    if layer.diff_id is None and not layer.writable and packed is not None:
+        _remember(store, layer, diff_id, diff_size, packed, source_date_epoch)
     return diff_id
 
 
+def _epoch(store: LayerStore, layer: Layer) -> int | None:
+    """What the times in its tar were limited to when its DiffID was computed."""
+    row = store.database.row("SELECT epoch FROM layers WHERE id = ?", layer.id)
+    return None if row is None else row[0]
+
+
 def write_tar(
-    store: LayerStore, layer: Layer, write: Callable[[bytes | memoryview], object] | None = None
-) -> tuple[str, int]:
-    """Make the tar of what a layer holds now; the digest and the size of it."""
+    store: LayerStore,
+    layer: Layer,
+    write: Callable[[bytes | memoryview], object] | None = None,
+    *,
+    source_date_epoch: int | None = None,
+) -> tuple[str, int, Packed | None]:
+    """Make the tar of what a layer holds now; the digest and the size of it, and for a canonical
+    diff what went into it.
+
+    Args:
+        source_date_epoch: later times become this one; with a DiffID those are as it has them.
+    """
+    if layer.diff_id is not None:
+        source_date_epoch = _epoch(store, layer)
     hashed = _Hashed(write)
+    packed = None
     kept = store.kept_path(layer.id)
     try:
         if os.path.exists(kept):
@@ -104,15 +140,19 @@ def write_tar(
                 reassemble(kept, content.upper_fd, hashed)
         else:
             from storagedrivers.archive.pack import pack
+            from storagedrivers.stores import init
 
+            unseen = init.unseen(store, layer.id)
             with opened(store, layer) as content:
-                pack(*content, hashed)
+                packed = pack(*content, hashed, source_date_epoch=source_date_epoch, unseen=unseen)
     finally:
         digest = hashed.digest()
-    return digest, hashed.size
+    return digest, hashed.size, packed
 
 
-def compute_diff_id(store: LayerStore, layer: Layer) -> str:
+def compute_diff_id(
+    store: LayerStore, layer: Layer, *, source_date_epoch: int | None = None
+) -> str:
     """See :meth:`LayerStore.compute_diff_id`.
 
     Raises:
@@ -124,17 +164,26 @@ def compute_diff_id(store: LayerStore, layer: Layer) -> str:
         raise StoreError(
             f"layer {layer.id} is writable, so its DiffID could change", resolution="seal it first"
         )
-    return export(store, layer, None)
+    return export(store, layer, None, source_date_epoch=source_date_epoch)
 
 
-def _remember(store: LayerStore, layer: Layer, diff_id: str, diff_size: int) -> None:
+def _remember(
+    store: LayerStore,
+    layer: Layer,
+    diff_id: str,
+    diff_size: int,
+    packed: Packed,
+    epoch: int | None,
+) -> None:
     if store.database.read_only:
         return
-    usage = store.driver_for(layer.driver).usage(layer.id)
     below = None if layer.parent is None else by_id(store.database, layer.parent)
     with store.database.transaction() as connection:
         connection.execute(
-            "UPDATE layers SET diff_id = ?, chain_id = ?, diff_size = ?, size = ?, inodes = ?"
-            " WHERE id = ? AND diff_id IS NULL",
-            (diff_id, chain_id(below, diff_id), diff_size, usage.bytes, usage.inodes, layer.id),
+            "UPDATE layers SET diff_id = ?, chain_id = ?, diff_size = ?, size = ?, inodes = ?,"
+            " epoch = ? WHERE id = ? AND diff_id IS NULL",
+            (
+                *(diff_id, chain_id(below, diff_id), diff_size),
+                *(packed.size, packed.inodes, epoch, layer.id),
+            ),
         )

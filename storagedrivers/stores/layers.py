@@ -79,7 +79,7 @@ class LayerStore:
         self.driver_for = driver_for
         self.driver = driver
         self.problems: list[str] = []
-        self._run_root = os.fspath(run_root)
+        self.run_root = os.fspath(run_root)
         self.pinned = pinned
         self._durability = Durability(durability)
         self._mounts: MountTable | None = None
@@ -333,7 +333,7 @@ class LayerStore:
         if self._mounts is None:
             from storagedrivers.stores.mounts import MountTable
 
-            self._mounts = MountTable(self.database, self._run_root)
+            self._mounts = MountTable(self.database, self.run_root)
         return self._mounts
 
     def mounts(self, reference: str | None = None) -> list[MountRecord]:
@@ -431,27 +431,42 @@ class LayerStore:
 
         return export(self, self.get(reference), write)
 
-    def compute_diff_id(self, reference: str) -> str:
-        """The DiffID of a sealed layer; one that is not known yet is computed and remembered."""
+    def compute_diff_id(self, reference: str, *, source_date_epoch: int | None = None) -> str:
+        """The DiffID of a sealed layer; one that is not known yet is computed and remembered.
+
+        Args:
+            source_date_epoch: later times in its tar become this one, in seconds, now and whenever
+                it is exported; one that is known stays what it is.
+        """
         from storagedrivers.stores.content import compute_diff_id
 
-        return compute_diff_id(self, self.get(reference))
+        layer = self.get(reference)
+        return compute_diff_id(self, layer, source_date_epoch=source_date_epoch)
 
     # Looking after
 
-    def recover(self) -> None:
-        """Finish what processes that were killed have begun. Costs nothing where nothing is."""
+    def recover(self) -> bool:
+        """Finish what processes that were killed have begun. Costs nothing where nothing is.
+
+        Returns:
+            Whether there may be containers that were not finished either.
+        """
         unfinished = self.database.rows(
             "SELECT id FROM layers WHERE state != 'ready' UNION SELECT name FROM leases"
         )
         names = [row[0] for row in unfinished]
         with suppress(FileNotFoundError):
             names += os.listdir(self.lock_path(""))
+        left = bool(self.database.row("SELECT 1 FROM containers WHERE state != 'ready'"))
         if names:
-            from storagedrivers.stores import recovery
+            from storagedrivers.stores import locks, recovery
 
             for name in dict.fromkeys(names):
-                recovery.finish(self, name)
+                if name.startswith(locks.CONTAINER):
+                    left = True
+                else:
+                    recovery.finish(self, name)
+        return left
 
     @contextmanager
     def locked(

@@ -4,6 +4,8 @@
 
     <graph root>/locks/<layer id>              whoever creates, mounts, seals or removes the layer
     <graph root>/locks/chain-<driver>-<hex>    whoever adds a layer that others may want too
+    <graph root>/locks/container-<id>          whoever starts, seals, moves or removes the container
+    <graph root>/locks/init-<hex>              whoever makes the init layer of the image
 
 A lock is a flock(2), which the kernel drops with its process. The file is deleted before it is
 unlocked, so a directory of locks is as large as what goes on; it holds the process's id, for those
@@ -24,6 +26,9 @@ from storagedrivers.linux import syscalls
 
 TIMEOUT = 60.0
 """Seconds that one waits for another process by default."""
+
+CONTAINER = "container-"
+"""What the names of the locks of containers begin with."""
 
 _LONGEST_PID = 16  # bytes
 _FIRST_SLEEP, _LONGEST_SLEEP = 0.001, 0.1

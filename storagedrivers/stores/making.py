@@ -100,9 +100,12 @@ def creating(store: LayerStore, below: Layer | None, row: NewRow) -> Iterator[Ne
             _insert(store, new, depth, row)
             yield new
         except BaseException:
-            # What cannot be cleaned now (a full disk) is finished by the next who opens.
+            # What cannot be cleaned now (a full disk) is finished by the next who opens. What is
+            # ready already may be someone's.
             with suppress(OSError, StorageDriversError):
-                store.discard(new.id)
+                found = records.by_id(store.database, new.id)
+                if found is not None and found.state is not records.LayerState.READY:
+                    store.discard(new.id)
             raise
 
 

@@ -219,6 +219,25 @@ def referrers(connection: sqlite3.Connection, layer: str) -> list[str]:
     return rows if len(rows) <= _NAMED else [*rows[:_NAMED], "and others"]
 
 
+_STANDING = """
+    WITH RECURSIVE above (id) AS (
+        SELECT ? UNION SELECT layers.id FROM layers JOIN above ON layers.parent = above.id
+    )
+"""
+
+
+def images_on(database: Database, layer: str) -> tuple[str, ...]:
+    """The ids of the images that have a layer, the oldest first."""
+    query = f"{_STANDING} SELECT id FROM images WHERE layer IN above ORDER BY number"
+    return tuple(row[0] for row in database.rows(query, layer))
+
+
+def containers_on(database: Database, layer: str) -> tuple[str, ...]:
+    """The names of the containers that have a layer, the oldest first."""
+    query = f"{_STANDING} SELECT name FROM containers WHERE layer IN above ORDER BY number"
+    return tuple(row[0] for row in database.rows(query, layer))
+
+
 _UNUSED = """
     SELECT id, parent FROM layers WHERE held = 0 AND state = 'ready'
     AND id NOT IN (SELECT layer FROM images WHERE layer IS NOT NULL)

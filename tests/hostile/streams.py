@@ -41,7 +41,7 @@ def _cut() -> list[Hostile]:
         ("after a header with content", 2048),
         ("in content", 2048 + 3000),
         ("a byte before the end of content", 2048 + 4999),
-        ("in the padding of content", 2048 + 5000),
+        ("in the padding of content", 2048 + 5060),
         ("a byte before the end of the padding", 2048 + 5119),
         ("in the middle of a link's header", 2048 + 5120 + 256),
     ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import re
@@ -11,89 +10,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import archives
-import jsonschema
 import pytest
 from capabilities import need
+from programs import HEAVY, Program, environment
 from stored import clean, digest, release
 
 from storagedrivers.storage import Storage
 
-SCHEMAS = Path(__file__).parents[2] / "docs/schemas"
 TAR = archives.tar(
     archives.directory(b"d/"),
     archives.file(b"d/f", b"content\n"),
     archives.file("d/ü\n\x1b[31m".encode() + b"\xff", b"odd"),
 )
 ABOVE = archives.tar(archives.file(b"d/.wh.f"), archives.file(b"new", b"new"))
-HEAVY = ("stevedore", "rich", "psutil", "distro", "logging", "subprocess", "tempfile", "json")
-
-
-class Done(NamedTuple):
-    code: int
-    out: bytes
-    err: str
-
-    @property
-    def text(self) -> str:
-        return self.out.decode()
-
-    @property
-    def line(self) -> str:
-        """The answer, which is one line."""
-        (line,) = self.text.splitlines()
-        return line
-
-
-class Program:
-    """The program with a store of its own."""
-
-    def __init__(self, root: Path, run_root: Path) -> None:
-        self.root = root
-        self.run_root = run_root
-        self.options = ("--root", str(root), "--run-root", str(run_root))
-
-    def command(self, *words: object) -> list[str]:
-        return [sys.executable, "-m", "storagedrivers", *map(str, words), *self.options]
-
-    def __call__(self, *words: object, code: int = 0, **more: Any) -> Done:
-        """Run it; it ends with *code*, and shows no traceback."""
-        if "input" not in more:
-            more.setdefault("stdin", subprocess.DEVNULL)
-        done = subprocess.run(
-            self.command(*words), capture_output=True, check=False, env=environment(), **more
-        )
-        err = done.stderr.decode("utf-8", "surrogateescape")
-        assert "Traceback" not in err, err
-        assert done.returncode == code, (done.stdout, err)
-        return Done(done.returncode, done.stdout, err)
-
-    def document(self, schema: str, *words: object, code: int = 0, **more: Any) -> Any:
-        """Run it with ``--json``; what it prints is as its schema says, and so is no part less."""
-        done = self(*words, "--json", code=code, **more)
-        described = json.loads((SCHEMAS / f"{schema}.json").read_text("utf-8"))
-        jsonschema.Draft202012Validator.check_schema(described)
-        validator = jsonschema.Draft202012Validator(described)
-        found = json.loads(done.out)
-        validator.validate(found)
-        for key in found:
-            assert not validator.is_valid({k: v for k, v in found.items() if k != key}), key
-        assert not validator.is_valid({**found, "more": 1})
-        return found
-
-    def add(self, data: bytes, *words: object) -> str:
-        return self("layer", "add", "-", *words, input=data).line
-
-
-def environment() -> dict[str, str]:
-    clean = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("STORAGEDRIVERS_", "XDG_", "PYTHON", "COLUMNS", "LINES"))
-    }
-    return {**clean, "STORAGEDRIVERS_CONFIG": os.devnull, "TERM": "xterm", "COLUMNS": "200"}
 
 
 @pytest.fixture

@@ -56,6 +56,9 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     with opened(config, read_only=True) as storage:
         images = storage.images.ls()
         sizes = storage.images.sizes(images) if arguments.json or not arguments.quiet else {}
+        for image, size in storage.images.available().items() if storage.images.additional else ():
+            images.append(image)
+            sizes[image.id] = size
     found = [(image, names) for image in images if (names := _names(image, wanted)) is not None]
     if arguments.json:
         documents = [

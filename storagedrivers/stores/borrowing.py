@@ -45,17 +45,19 @@ def _opened(store: ImageStore, root: str) -> ImageStore:
     return ImageStore(layers)
 
 
-def available(store: ImageStore) -> list[Image]:
+def available(store: ImageStore) -> dict[Image, int]:
     """See :meth:`ImageStore.available`."""
-    found = {image.id: image for image in store.ls()}
-    here = set(found)
+    known = {image.id for image in store.ls()}
+    found: dict[Image, int] = {}
     for other in others(store):
         try:
-            for image in other.ls():
-                found.setdefault(image.id, image)
+            images = [image for image in other.ls() if image.id not in known]
+            sizes = other.sizes(images)
+            found |= {image: sizes[image.id] for image in images}
+            known |= sizes.keys()
         finally:
             other.database.close()
-    return [image for image in found.values() if image.id not in here]
+    return found
 
 
 def borrow(store: ImageStore, reference: str) -> Image | None:

@@ -103,8 +103,10 @@ class ImageStore:
         """The images, the newest first."""
         return records.find(self.database, "ORDER BY number DESC")
 
-    def available(self) -> list[Image]:
-        """The images of the additional stores that are not images of this one yet."""
+    def available(self) -> dict[Image, int]:
+        """The images of the additional stores that are not images of this one yet, each with its
+        :meth:`size`.
+        """
         from storagedrivers.stores.borrowing import available
 
         return available(self)

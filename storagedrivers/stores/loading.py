@@ -230,12 +230,17 @@ class _Loading:
     def _there(self, found: Found, lease: Lease) -> str | None:
         """The topmost layer of the image, if the image is there; it stays there then."""
         images = image_records.find(self._store.database, "WHERE id = ?", found.config.digest)
-        if not images or images[0].layer is None:
+        if not images or images[0].layer is None or self._is_quarantined(images[0]):
             return None
         with suppress(NotFoundError):
             lease.take(images[0].layer)
             return images[0].layer
         return None
+
+    def _is_quarantined(self, image: Image) -> bool:
+        """Whether a layer has lost something: then the image gets new ones."""
+        chain = self._store.layers.image_layers(image.layer)
+        return image.source == "load" and any(layer.chain_id is None for layer in chain)
 
     def _add(
         self,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from storagedrivers.errors import NotFoundError
+from storagedrivers.errors import InUseError, NotFoundError
 from storagedrivers.oci.config import parse_config, parse_time
 from storagedrivers.oci.documents import digest_of
 from storagedrivers.stores import blobs as files
@@ -23,6 +23,7 @@ def register(store: ImageStore, images: Sequence[NewImage]) -> list[str]:
     """See :meth:`ImageStore.register`; returns their ids, in order."""
     ids: list[str] = []
     replaced: list[str] = []
+    layers: list[str] = []
     for one in (one for image in images for one in image.staged):
         one.sync()  # before anyone has to wait
     with ExitStack() as stack:
@@ -30,8 +31,12 @@ def register(store: ImageStore, images: Sequence[NewImage]) -> list[str]:
         _keep(store, images, stack)
         with store.database.transaction() as connection:
             for image in images:
+                layers += _replace_layers(connection, image)
                 ids.append(_insert(connection, image, replaced))
         store.blobs.remove_unused(replaced)
+    for layer in layers:
+        with suppress(InUseError):  # gc finds it when it is unmounted
+            store.layers.release(layer)
     return ids
 
 
@@ -56,6 +61,24 @@ def _keep(store: ImageStore, images: Sequence[NewImage], stack: ExitStack) -> No
             )
     if staged:
         store.blobs.place(staged.values())
+
+
+def _replace_layers(connection: sqlite3.Connection, image: NewImage) -> list[str]:
+    """Within a transaction: an image that is there and comes with other layers than it has gets
+    those: one of its own is in quarantine. Its containers keep what they have.
+
+    Returns:
+        The layers that it had, and its init layer.
+    """
+    query = "SELECT layer, init FROM images WHERE id = ? AND source = 'load' AND layer != ?"
+    row = connection.execute(query, (digest_of(image.config), image.layer)).fetchone()
+    if row is None or image.source != "load":
+        return []
+    connection.execute(
+        "UPDATE images SET layer = ?, init = NULL WHERE id = ?",
+        (image.layer, digest_of(image.config)),
+    )
+    return [layer for layer in reversed(row) if layer is not None]
 
 
 def _insert(connection: sqlite3.Connection, image: NewImage, replaced: list[str]) -> str:

@@ -96,7 +96,9 @@ def test_only_what_is_asked_for_is_borrowed(pair: Pair) -> None:
         with pytest.raises(NotFoundError):
             storage.images.get("nosuch:1")
         assert storage.layers.ls() == []
-        assert [image.names for image in storage.images.available()] == [pair.image.names]
+        assert {image.names: size for image, size in storage.images.available().items()} == {
+            pair.image.names: 7
+        }
         clean(storage)
 
 

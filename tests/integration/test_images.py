@@ -575,6 +575,26 @@ def test_an_image_that_a_container_has_stays(storage: Storage, images: ImageStor
     storage.containers.remove("user")
 
 
+def test_an_image_that_lost_something_is_mended_by_loading_it_again(
+    storage: Storage, images: ImageStore
+) -> None:
+    """With new layers; containers keep the old ones for as long as they live."""
+    archive = archive_of(dict(docker(TWO, "thing:1")))
+    (image,) = images.load(io.BytesIO(archive))
+    storage.containers.create("thing:1", name="user")
+    lower, upper = storage.layers.image_layers(image.layer)
+    kept = Path(storage.layers.kept_path(lower.id))
+    kept.unlink()
+    assert [one.finding.code for one in storage.repair()] == ["missing-kept"]
+    (again,) = images.load(io.BytesIO(archive))
+    assert (again.id, again.names) == (image.id, image.names)
+    layers = [one.id for one in storage.layers.image_layers(again.layer)]
+    assert not {lower.id, upper.id} & set(layers)
+    assert saved(images, "thing:1")[f"blobs/sha256/{TWO.diff_ids[0][7:]}"] == BOTTOM
+    storage.containers.remove("user")
+    assert [one.id for one in storage.layers.ls()] == layers
+
+
 def test_prune(images: ImageStore) -> None:
     (named,) = images.load(io.BytesIO(archive_of(dict(docker(TWO, "thing:1")))))
     (nameless,) = images.load(io.BytesIO(archive_of(dict(docker(image(TOP))))))

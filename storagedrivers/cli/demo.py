@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from storagedrivers.cli import output
-from storagedrivers.storage import Storage, select_driver
+from storagedrivers.storage import Storage, remove_store, select_driver
 
 if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
         if arguments.keep:
             output.line(f"The store stays: storagedrivers --root {top}/root --run-root {top}/run …")
         else:
-            _remove(top)
+            remove_store(top)
     return 0
 
 
@@ -78,18 +78,6 @@ def _in_user_namespace() -> int | None:
         return None
     program = [sys.executable, "-m", "storagedrivers", *sys.argv[1:], _INSIDE]
     return subprocess.run([*command, *program], check=False).returncode
-
-
-def _remove(top: str) -> None:
-    from storagedrivers.linux import mount, tree
-    from storagedrivers.linux.mountinfo import mount_of
-
-    points = os.path.realpath(os.path.join(top, "run", "mounts"))
-    entry = mount_of(points) if os.path.isdir(points) else None
-    if entry is not None and entry.mountpoint == points:
-        mount.unmount(points)
-    with tree.opened_directory(os.path.dirname(top)) as fd:
-        tree.remove_tree(fd, os.path.basename(top))
 
 
 class _Demo:
@@ -144,15 +132,11 @@ class _Demo:
                 (root / "etc/colour").write_text(f"{name}\n")
             storage.containers.commit(work.id, name)
             storage.containers.remove(work.id)
-        rows = []
+        shared = storage.images.get("base").layer
         for name in ("base", *_APPS):
-            image = storage.images.get(name)
-            for layer in storage.layers.image_layers(image.layer):
-                rows.append((name, layer.id, output.size(layer.size)))
-        shared = rows[0][1]
-        for name, layer, size in rows:
-            mark = "  ← the same for all three, once on the disk" if layer == shared else ""
-            self._say(f"{name:<5} {layer}  {size}{mark}")
+            for layer in storage.layers.image_layers(storage.images.get(name).layer):
+                mark = "  ← the same for all three, once on the disk" if layer.id == shared else ""
+                self._say(f"{name:<5} {layer.id}  {output.size(layer.size)}{mark}")
 
     def _make_container(self, storage: Storage, image: str) -> Container:
         name = f"{image}-box"

@@ -20,6 +20,7 @@ from storagedrivers.errors import StorageDriversError, did_you_mean
 
 COMMANDS = {
     "detect": "which driver is best here, and why not the others",
+    "demo": "layers, images and containers shown on this machine, step by step",
     "facts": "what is known of this host, as JSON",
     "verify": "run the conformance kit for a driver on this host",
     "driver": "the installed drivers",

@@ -62,6 +62,10 @@ RESOLVE_IN_ROOT = 0x10
 
 RENAME_WHITEOUT = 4
 
+PR_SET_PDEATHSIG = 1
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+
 LOCK_SH = 1
 LOCK_EX = 2
 LOCK_NB = 4
@@ -75,6 +79,7 @@ _NR_OPENAT2 = 437
 _NR_MOUNT_SETATTR = 442
 
 CAP_SYS_ADMIN = 21
+CAP_SYS_RESOURCE = 24
 CAP_MKNOD = 27
 
 StrOrBytesPath = str | bytes | os.PathLike[str]
@@ -154,6 +159,25 @@ def umount2(target: StrOrBytesPath, flags: int) -> None:
 def unshare(flags: int) -> None:
     """unshare(2); what it takes apart is the calling thread's."""
     _check(_function("unshare", _INT)(flags))
+
+
+def setns(fd: int, kind: int = 0) -> None:
+    """setns(2) for the calling thread; *kind* is a CLONE_NEW… that *fd* has to be, or 0."""
+    _check(_function("setns", _INT, _INT)(fd, kind))
+
+
+def prctl(option: int, argument: int) -> None:
+    """prctl(2) with one argument, the others 0."""
+    call = _function("prctl", _INT, _ULONG, _ULONG, _ULONG, _ULONG)
+    _check(call(option, argument, 0, 0, 0))
+
+
+def pivot_root(new_root: StrOrBytesPath, put_old: StrOrBytesPath) -> None:
+    """pivot_root(2), which no C library wraps."""
+    numbers = {"x86_64": 155, "i686": 217, "s390x": 217, "ppc64le": 203, "armv7l": 218}
+    number = numbers.get(os.uname().machine, 41)  # that of asm-generic
+    call = _prototype(_LONG, _STR, _STR)
+    _check(call(number, _path(new_root), _path(put_old)), os.fsdecode(new_root))
 
 
 def fsopen(fstype: str, flags: int = FSOPEN_CLOEXEC) -> int:

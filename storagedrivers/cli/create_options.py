@@ -1,0 +1,91 @@
+"""The options that say what a container runs and how: of ``container create`` and ``run``."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from storagedrivers.config import variable
+from storagedrivers.errors import StoreError
+
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add them, the image and the command."""
+    add = parser.add_argument
+    add("--name", metavar="NAME", help="default: two words that chance chooses")
+    add("-e", "--env", metavar="A=B", action="append", help="a variable; A alone: as it is here")
+    add("--env-file", metavar="FILE", action="append", help="variables, a line each")
+    add("-u", "--user", metavar="USER[:GROUP]", help="names or numbers")
+    add("-w", "--workdir", metavar="DIR", help="working directory")
+    add("--entrypoint", metavar="PROGRAM", help="instead of the image's; empty for none")
+    add("--hostname", metavar="NAME", help="default: the beginning of the id")
+    add("-i", "--interactive", action="store_true", help="keep standard input open")
+    add("-t", "--tty", action="store_true", help="give it a terminal")
+    add("--read-only", action="store_true", help="it cannot write to its root filesystem")
+    add("--network", choices=("host", "none"), default="none", help="default: none")
+    add("--tmpfs", metavar="PATH[:OPTIONS]", action="append", help="a tmpfs, mounted at PATH")
+    add("-l", "--label", metavar="A=B", action="append", help="a label")
+    add("--stop-signal", metavar="SIGNAL", help="what stop sends first")
+    add("--rm", action="store_true", help="remove it when it has ended")
+    add("--size", metavar="BYTES", help="how much may be written to it, at most: 10g")
+    add("image", metavar="IMAGE", help="a name, an id, or the beginning of one")
+    add("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="with its arguments")
+
+
+def config_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is to be different from the image's config."""
+    config: dict[str, Any] = {
+        "Cmd": arguments.command or None,
+        "Env": [*environment(arguments)] or None,
+        "User": arguments.user,
+        "WorkingDir": arguments.workdir,
+        "Entrypoint": None if arguments.entrypoint is None else [arguments.entrypoint],
+        "Hostname": arguments.hostname,
+        "OpenStdin": arguments.interactive,
+        "Tty": arguments.tty,
+        "ReadOnly": arguments.read_only,
+        "Network": arguments.network,
+        "Tmpfs": arguments.tmpfs,
+        "Labels": dict(one.partition("=")[::2] for one in arguments.label or ()) or None,
+        "StopSignal": arguments.stop_signal,
+        "AutoRemove": arguments.rm,
+    }
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def size_of(arguments: argparse.Namespace) -> int | None:
+    """The limit in bytes, or None."""
+    if arguments.size is None:
+        return None
+    found = re.fullmatch(r"(\d+)([bkmgt]?)(?:ib|b)?", arguments.size.lower())
+    if found is None:
+        raise StoreError(
+            f"{arguments.size!r} is no size", resolution="write a number and a unit: 500m, 10g"
+        )
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def environment(arguments: argparse.Namespace) -> Iterator[str]:
+    """Variables; one without a value is as the program's own environment has it."""
+    for file in arguments.env_file or ():
+        with open(file, encoding="utf-8", errors="surrogateescape") as lines:
+            for line in lines:
+                text = line.lstrip().rstrip("\r\n")
+                if text and not text.startswith("#"):
+                    yield from _variable(text, file)
+    for text in arguments.env or ():
+        yield from _variable(text, "--env")
+
+
+def _variable(text: str, source: str) -> Iterator[str]:
+    name, equals, _ = text.partition("=")
+    if not name or name != name.strip() or any(one.isspace() for one in name):
+        raise StoreError(f"{source}: {text!r} is no variable", resolution="write NAME=VALUE")
+    if equals:
+        yield text
+    elif (value := variable(name)) is not None:
+        yield f"{name}={value}"

@@ -1,0 +1,23 @@
+"""Wait for the end of containers, and print their exit codes."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from storagedrivers.cli import running
+
+if TYPE_CHECKING:
+    from storagedrivers.config import StorageConfig
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("containers", metavar="CONTAINER", nargs="+", help=running.REFERENCE)
+
+
+def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
+    """Run the command."""
+    return running.each(
+        config, arguments.containers, lambda runtime, reference: runtime.wait(reference)
+    )

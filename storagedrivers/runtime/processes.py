@@ -1,0 +1,168 @@
+"""Processes: children that are waited for, and all those of one process namespace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+from storagedrivers.errors import RuntimeFailedError
+
+_GONE = (FileNotFoundError, ProcessLookupError)
+_LONGEST_STOP = 5.0  # seconds
+_PAUSE = 0.002
+
+FORWARDED = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+"""What a container's process gets from who waits for it."""
+
+
+def run(command: Sequence[str]) -> str:
+    """Run a program that only does something; what it complains about, or nothing if it did it."""
+    import subprocess
+
+    result = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        process_group=0,
+        check=False,
+    )
+    if not result.returncode:
+        return ""
+    return result.stderr.decode(errors="replace").strip() or f"exit status {result.returncode}"
+
+
+def exit_code(status: int) -> int:
+    """What a shell calls the end of a child: its code, or 128 and the signal that ended it."""
+    return 128 - status if status < 0 else status
+
+
+@contextmanager
+def forwarded(send: Callable[[int], object]) -> Iterator[None]:
+    """Have signals of this process handed on for the length of a ``with`` block.
+
+    Nothing happens in other threads than the main one, where Python takes no signals.
+    """
+
+    def handle(number: int, _: Any) -> None:
+        send(number)
+
+    with ExitStack() as stack:
+        with suppress(ValueError):  # not the main thread
+            for one in FORWARDED:
+                stack.callback(signal.signal, one, signal.signal(one, handle) or signal.SIG_DFL)
+        yield
+
+
+def birth(pid: int) -> str:
+    """When a process was started, in ticks since the boot.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    return _fields(f"/proc/{pid}/stat")[19]
+
+
+def parent(pid: int) -> int:
+    """The process that waits for *pid* in the same mount namespace; 0 where there is none."""
+    with suppress(*_GONE):
+        found = int(_fields(f"/proc/{pid}/stat")[1])
+        if os.path.samefile(f"/proc/{pid}/ns/mnt", f"/proc/{found}/ns/mnt"):
+            return found
+    return 0
+
+
+def end(pid: int, *others: int) -> None:
+    """Send SIGKILL to a process, and wait until it and *others*, which end with it, are gone."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + _LONGEST_STOP
+    while any(map(_is_there, (pid, *others))) and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+
+
+def _is_there(pid: int) -> bool:
+    """Whether a process has not ended; a zombie has given up all that it had."""
+    try:
+        return _fields(f"/proc/{pid}/stat")[0] not in "ZX"
+    except _GONE:
+        return False
+
+
+def is_first_of_namespace(pid: int) -> bool:
+    """Whether *pid* is process 1 of a namespace below this one."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            line = next((line for line in file if line.startswith("NSpid:")), "")
+    except OSError:
+        return False
+    numbers = line.split()[1:]
+    return len(numbers) > 1 and numbers[-1] == "1"
+
+
+def stop_all(pid: int) -> None:
+    """Send SIGSTOP to every process in the namespace of *pid*, until none is left that runs.
+
+    Raises:
+        RuntimeFailedError: new ones come as fast as they are stopped.
+    """
+    deadline = time.monotonic() + _LONGEST_STOP
+    while running := [one for one in _members(pid) if not _is_stopped(one)]:
+        for one in running:
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGSTOP)
+        if time.monotonic() > deadline:
+            continue_all(pid)
+            raise RuntimeFailedError(
+                f"the processes of process {pid}'s namespace cannot be stopped",
+                resolution="stop the container instead",
+            )
+
+
+def continue_all(pid: int) -> None:
+    """Send SIGCONT to every process in the namespace of *pid*."""
+    for one in _members(pid):
+        with suppress(ProcessLookupError):
+            os.kill(one, signal.SIGCONT)
+
+
+def _members(pid: int) -> list[int]:
+    try:
+        namespace = os.stat(f"/proc/{pid}/ns/pid").st_ino
+    except _GONE:
+        return []
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(*_GONE, PermissionError):
+            if os.stat(f"/proc/{name}/ns/pid").st_ino == namespace:
+                found.append(int(name))
+    return found
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether every thread is stopped, or the process has ended."""
+    try:
+        return all(_state(pid, thread) in "TtZX" for thread in os.listdir(f"/proc/{pid}/task"))
+    except _GONE:
+        return True
+
+
+def _state(pid: int, thread: str) -> str:
+    return _fields(f"/proc/{pid}/task/{thread}/stat")[0]
+
+
+def _fields(path: str) -> list[str]:
+    """Those of proc_pid_stat(5) from the third on: the second may have blanks in it."""
+    with open(path, "rb") as file:
+        return file.read().rpartition(b")")[2].decode().split()

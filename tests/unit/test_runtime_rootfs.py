@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storagedrivers.runtime.rootfs import Rootfs
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "outside").mkdir()
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def rootfs(top: Path) -> Iterator[Rootfs]:
+    with Rootfs(top) as rootfs:
+        yield rootfs
+
+
+def _made(fd: int) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("path", "real"),
+    [
+        ("/", ""),
+        ("/a/b/c", "/a/b/c"),
+        ("a//./b/", "/a/b"),
+        ("/../../a/../b", "/b"),
+        ("/link/x", "/there/x"),
+        ("/out/x", "/outside/x"),
+        ("/up/x", "/x"),
+    ],
+)
+def test_directories_are_made_inside(rootfs: Rootfs, top: Path, path: str, real: str) -> None:
+    """What is missing is made, also what a symlink names; nothing is made beside the root."""
+    (top / "link").symlink_to("there")
+    (top / "out").symlink_to("/outside")
+    (top / "up").symlink_to("../../../..")
+    assert _made(rootfs.make_directory(path)) == f"{top}{real}"
+    assert os.listdir(top.parent / "outside") == []
+
+
+def test_directories_are_readable_for_all(rootfs: Rootfs, top: Path) -> None:
+    """A directory that is made has mode 0755, whatever the umask is; others keep theirs."""
+    (top / "private").mkdir(mode=0o700)
+    before = os.umask(0o077)
+    try:
+        os.close(rootfs.make_directory("/private/new"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((top / "private/new").stat().st_mode) == 0o755
+    assert stat.S_IMODE((top / "private").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("path", ["/file", "/file/below", "/loop/x"])
+def test_directories_that_cannot_be_made(rootfs: Rootfs, top: Path, path: str) -> None:
+    """A file in the way, or symlinks in a circle, is an error and no endless walk."""
+    (top / "file").touch()
+    (top / "loop").symlink_to("/loop")
+    with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
+        rootfs.make_directory(path)
+
+
+def test_files_are_made(rootfs: Rootfs, top: Path) -> None:
+    """A file that something is mounted over is made with its directories, unless it is there."""
+    (top / "there").write_text("content")
+    assert _made(rootfs.make_file("/etc/new/hosts")) == f"{top}/etc/new/hosts"
+    assert _made(rootfs.make_file("/there")) == f"{top}/there"
+    assert (top / "there").read_text() == "content"
+
+
+def test_no_descriptor_is_left(rootfs: Rootfs, top: Path) -> None:
+    """Walking leaves nothing open, whether it succeeds or not."""
+    (top / "link").symlink_to("a/b/../c")
+    before = os.listdir("/proc/self/fd")
+    os.close(rootfs.make_directory("/link/d/../e"))
+    (top / "file").touch()
+    for path in ("/file/x", "/nowhere"):
+        assert rootfs.status(path) is None
+        assert rootfs.read(path, limit=1) is None
+    assert os.listdir("/proc/self/fd") == before

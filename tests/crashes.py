@@ -96,14 +96,16 @@ def through_every_step(
     afterwards: Callable[[], object],
     *,
     at_least: int,
+    stride: int = 1,
 ) -> None:
     """Do *action* in a child again and again, each time with *act* one step later.
 
     Args:
         afterwards: looks at what is left.
+        stride: look at each of so many steps only.
         at_least: how many steps there are, so that a test cannot pass by counting none.
     """
-    for number in range(1, 2000):
+    for number in range(1, 2000, stride):
         code = child_ending(number, action, act)
         assert code in (-signal.SIGKILL, 0, 2, 3), code
         afterwards()

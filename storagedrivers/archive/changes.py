@@ -21,7 +21,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from storagedrivers.archive.compare import attributes, same_file, same_status
 from storagedrivers.archive.places import join
@@ -31,6 +32,28 @@ from storagedrivers.model import Change, ChangeKind, WhiteoutFormat
 
 _MAX_OPEN = 100  # levels, of two descriptors each; the usual limit of open files is 1,024
 _BENEATH = syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_BENEATH
+
+
+def changes_of_several(
+    upper_fd: int, lower_fd: int | None, changesets: Sequence[int], whiteouts: WhiteoutFormat
+) -> Iterator[Change]:
+    """What several layers change together; only what they name is looked at.
+
+    Args:
+        upper_fd: a tree with all that the topmost of them shows.
+        lower_fd: the merged view of the layers below them all, or None where there are none.
+        changesets: open directories, one for each layer, in any order.
+        whiteouts: their format.
+
+    Raises:
+        OSError: what the kernel says.
+    """
+    walk = _WalkOfSeveral(upper_fd, lower_fd, changesets, whiteouts)
+    try:
+        for found in walk.all():
+            yield Change(found.kind, found.path)
+    finally:
+        walk.close()
 
 
 def changes(
@@ -179,7 +202,7 @@ class _Walk:
         self._stack.append(level)
         if self._lower_fd is not None:
             level.lower = _open_directory(self._lower_fd, b".")
-        level.names = self._names(level)
+        level.names = self._names(level, b"")
         status, xattrs = os.fstat(upper), attributes(upper)
         if level.lower is None:
             yield Difference(ChangeKind.ADDED, b"", status, xattrs)
@@ -226,7 +249,7 @@ class _Walk:
         if before is not None and stat.S_ISDIR(before.st_mode):
             assert level.lower is not None
             child.lower = _open_directory(level.lower, name)
-        child.names = self._names(child)
+        child.names = self._names(child, path)
         xattrs = attributes(child.upper)
         if child.lower is not None and _same_directory(now, xattrs, child.lower):
             child.pending = now, xattrs
@@ -238,30 +261,18 @@ class _Walk:
         if len(self._stack) > _MAX_OPEN:
             self._close(self._stack[-_MAX_OPEN])
 
-    def _names(self, level: _Level) -> list[bytes]:
+    def _names(self, level: _Level, path: bytes) -> list[bytes]:
         """The names to look at in a directory, the first one last; finds out whether it is
         opaque.
         """
         names = set(map(os.fsencode, os.listdir(level.upper)))
         if level.lower is not None and not level.whole and len(self._stack) > 1:
-            level.whole = self._is_opaque(level.upper, names)
+            level.whole = _is_opaque(level.upper, names, self._format)
         if self._format is WhiteoutFormat.AUFS:
             names = {_without_prefix(name) for name in names if not name.startswith(META)}
         if level.lower is not None and level.whole:
             names.update(map(os.fsencode, os.listdir(level.lower)))
         return sorted(names, reverse=True)
-
-    def _is_opaque(self, fd: int, names: set[bytes]) -> bool:
-        """Whether a directory hides what lies below; the root cannot."""
-        if self._format is WhiteoutFormat.AUFS:
-            return OPAQUE in names
-        assert self._format is not None
-        try:
-            return os.getxattr(fd, OVERLAY_OPAQUE[self._format]) == b"y"
-        except OSError as error:
-            if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
-                return False
-            raise
 
     def _above(self, *, without_last: bool = False) -> Iterator[Difference]:
         """The directories above a change, those that did not come yet."""
@@ -279,6 +290,75 @@ class _Walk:
         if level.lower is not None:
             assert self._lower_fd is not None
             level.lower = tree.open_below(self._lower_fd, path)
+
+
+class _WalkOfSeveral(_Walk):
+    """Compares trees, where at least one of several changesets has something."""
+
+    def __init__(
+        self,
+        upper_fd: int,
+        lower_fd: int | None,
+        changesets: Sequence[int],
+        whiteouts: WhiteoutFormat,
+    ) -> None:
+        super().__init__(upper_fd, lower_fd, None)
+        self._changesets = changesets
+        self._their_format = whiteouts
+
+    def _names(self, level: _Level, path: bytes) -> list[bytes]:
+        # The root is whole by the trees' format, and what is below it inherits that.
+        if len(self._stack) == 1:
+            level.whole = False
+        if level.lower is None or level.whole:
+            return super()._names(level, path)
+        names: set[bytes] = set()
+        for changeset in self._changesets:
+            try:
+                fd = tree.open_below(changeset, os.fsdecode(path))
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise
+                if error.errno != errno.ENOENT or self._is_whited_out(changeset, path):
+                    # It hid what lay below, and a layer above it has a directory again.
+                    level.whole = True
+                    return super()._names(level, path)
+                continue
+            try:
+                found = set(map(os.fsencode, os.listdir(fd)))
+                if len(self._stack) > 1 and _is_opaque(fd, found, self._their_format):
+                    level.whole = True
+                    return super()._names(level, path)
+            finally:
+                os.close(fd)
+            if self._their_format is WhiteoutFormat.AUFS:
+                found = {_without_prefix(name) for name in found if not name.startswith(META)}
+            names |= found
+        return sorted(names, reverse=True)
+
+    def _is_whited_out(self, changeset: int, path: bytes) -> bool:
+        """Whether a name beside the path says that it is gone, as aufs has it."""
+        if self._their_format is not WhiteoutFormat.AUFS:
+            return False
+        directory, _, name = path.rpartition(b"/")
+        with suppress(FileNotFoundError, NotADirectoryError):
+            with tree.opened_below(changeset, os.fsdecode(directory)) as fd:
+                os.stat(PREFIX + name, dir_fd=fd, follow_symlinks=False)
+                return True
+        return False
+
+
+def _is_opaque(fd: int, names: set[bytes], whiteouts: WhiteoutFormat | None) -> bool:
+    """Whether a directory hides what lies below; the root cannot."""
+    if whiteouts is WhiteoutFormat.AUFS:
+        return OPAQUE in names
+    assert whiteouts is not None
+    try:
+        return os.getxattr(fd, OVERLAY_OPAQUE[whiteouts]) == b"y"
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+            return False
+        raise
 
 
 def _without_prefix(name: bytes) -> bytes:

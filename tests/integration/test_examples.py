@@ -1,7 +1,7 @@
 """The examples of the Python API and of the manual do what they say, as root and as any user.
 
-In those of the methods of Storage and LayerStore, ``storage`` is an open store with one ``layer``,
-made of the file ``tar``; ``root`` is its graph root.
+In those of the stores' methods, ``storage`` is an open store with one ``layer``, made of the file
+``tar``; ``root`` is its graph root.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from capabilities import need
 from stored import release
 
 from storagedrivers.storage import Storage
+from storagedrivers.stores.images import ImageStore
 from storagedrivers.stores.layers import LayerStore
 
 _PROJECT = Path(__file__).parents[2]
 _FOUND = {
     one.name: one
-    for cls in (Storage, LayerStore)
+    for cls in (Storage, LayerStore, ImageStore)
     for one in doctest.DocTestFinder(exclude_empty=True).find(cls, cls.__name__)
     if one.examples
 }
@@ -62,11 +63,14 @@ def names(tmp_path: Path) -> Iterator[dict[str, Any]]:
 
 
 def test_the_methods_that_matter_have_an_example() -> None:
-    storage = {"", ".open", ".check", ".repair", ".gc", ".df", ".owner"}
+    storage = {"", ".open", ".temporary", ".check", ".repair", ".gc", ".df", ".owner"}
     layers = {"", ".mounted", ".changes", ".export"}
-    assert {f"Storage{one}" for one in storage} | {f"LayerStore{one}" for one in layers} == set(
-        _FOUND
-    )
+    images = {"", ".load"}
+    assert set(_FOUND) == {
+        *(f"Storage{one}" for one in storage),
+        *(f"LayerStore{one}" for one in layers),
+        *(f"ImageStore{one}" for one in images),
+    }
 
 
 @pytest.mark.parametrize("name", _FOUND)
@@ -81,15 +85,22 @@ def test_docstring(name: str, names: dict[str, Any]) -> None:
     assert result.failed == 0, "".join(said)
 
 
-def test_layers_in_and_out() -> None:
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("layers.py", ["A fstab", "D hosts", "C motd", "True"]),
+        ("containers.py", ["hello", "C etc", "C etc/motd", "2 layers"]),
+    ],
+)
+def test_program(name: str, lines: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, _PROJECT / "examples" / "layers.py"],
+        [sys.executable, _PROJECT / "examples" / name],
         capture_output=True,
         text=True,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == ["A fstab", "D hosts", "C motd", "True"]
+    assert done.stdout.splitlines() == lines
 
 
 def _commands_of_manual() -> str:

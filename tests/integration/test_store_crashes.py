@@ -2,105 +2,29 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import random
 import signal
 import struct
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from capabilities import need
+from crashes import child_ending, killed, out_of_space, through_every_step
 from processes import forked, succeeded
 from stored import clean, digest, left_on_disk, release, tar
 
-from storagedrivers.errors import StorageDriversError
-from storagedrivers.linux import ioctl, syscalls
+from storagedrivers.linux import ioctl
 from storagedrivers.linux import mount as mounting
 from storagedrivers.linux.loop import loop_device
 from storagedrivers.linux.mountinfo import read_mountinfo
 from storagedrivers.model import Mount
 from storagedrivers.storage import Storage
 from storagedrivers.stores.check import check
-from storagedrivers.stores.database import Database
 from storagedrivers.testing import filesystems
-
-_CHANGES = frozenset(
-    {
-        *("os.chmod", "os.chown", "os.link", "os.mkdir", "os.mknod", "os.remove", "os.rename"),
-        *("os.rmdir", "os.setxattr", "os.symlink", "os.truncate", "os.utime", "fcntl.ioctl"),
-    }
-)
-_FREEING = frozenset({"os.remove", "os.rmdir"})  # what a full disk does not stop
-_CALLS = ("mount", "umount2", "move_mount", "fsmount", "syncfs")
-
-
-class _Steps:
-    """Calls *act* at a process's n-th change: of the disk, of the mounts, of the database."""
-
-    def __init__(self, number: int, act: Callable[[], None]) -> None:
-        self.left = number
-        self._act = act
-        sys.addaudithook(self._audit)
-        for name in _CALLS:
-            setattr(syscalls, name, self._counted(getattr(syscalls, name)))
-        Database._commit = staticmethod(  # type: ignore[method-assign]
-            self._counted(Database._commit)
-        )
-
-    def step(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self._act()
-
-    def _audit(self, event: str, arguments: tuple[object, ...]) -> None:
-        writes = (
-            event == "open"
-            and isinstance(arguments[2], int)
-            and arguments[2] & os.O_CREAT
-            and not str(arguments[0]).endswith(("-wal", "-shm", ".db"))
-        )
-        if self._act is out_of_space and event in _FREEING:
-            return
-        if event in _CHANGES or writes:
-            self.step()
-
-    def _counted(self, function: Callable[..., object]) -> Callable[..., object]:
-        def counted(*arguments: object, **named: object) -> object:
-            self.step()
-            result = function(*arguments, **named)
-            self.step()
-            return result
-
-        return counted
-
-
-def _child(number: int, action: Callable[[], object], act: Callable[[], None]) -> int:
-    """What a child that meets *act* at its step *number* ends with: a signal is negative, 3 says
-    that it did not get so far.
-    """
-
-    def run() -> None:
-        steps = _Steps(number, act)
-        try:
-            action()
-        except (OSError, StorageDriversError):
-            os._exit(2)
-        os._exit(3 if steps.left > 0 else 0)
-
-    return os.waitstatus_to_exitcode(os.waitpid(forked(run), 0)[1])
-
-
-def killed() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def out_of_space() -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class Place:
@@ -147,23 +71,6 @@ def is_whole(storage: Storage) -> list[str]:
     assert {name.partition(".")[0] for name in os.listdir(storage.root / "tars")} <= rows
     assert os.listdir(storage.root / "locks") == []
     return found
-
-
-def through_every_step(
-    action: Callable[[], object],
-    act: Callable[[], None],
-    afterwards: Callable[[], object],
-    *,
-    at_least: int,
-) -> None:
-    for number in range(1, 2000):
-        code = _child(number, action, act)
-        assert code in (-signal.SIGKILL, 0, 2, 3), code
-        afterwards()
-        if code == 3:
-            assert number > at_least, "so few steps: they are not counted"
-            return
-    raise AssertionError("there is no end of it")
 
 
 @every_driver
@@ -274,7 +181,7 @@ def test_a_killed_opening_makes_no_half_store(place: Place) -> None:
         directory = place.root.parent / f"{number}"
         directory.mkdir()
         other = Place(directory, place.driver)
-        code = _child(number, lambda other=other: other.open().close(), killed)
+        code = child_ending(number, lambda other=other: other.open().close(), killed)
         with other.open() as storage:
             assert storage.driver == place.driver
             assert is_whole(storage) == []

@@ -75,8 +75,7 @@ class LayerStore:
         durability: str = Durability.LAYER,
     ) -> None:
         self.database = database
-        self.root = database.root
-        self.driver_for = driver_for
+        self.root, self.driver_for = database.root, driver_for
         self.driver = driver
         self.problems: list[str] = []
         self.run_root = os.fspath(run_root)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def remove(store: ContainerStore, container: Container, *, force: bool) -> Container:
     """See :meth:`ContainerStore.remove`."""
-    if force and store.is_running(container):
+    # Of one whose monitor was killed there may be processes and mounts left.
+    if force and os.path.isdir(store.run_directory(container)):
         store.kill(container)
     with store.locked(container):
         container = store.get(container.id)

@@ -398,6 +398,19 @@ def test_stop_after_a_killed_monitor(runner: Runner) -> None:
     assert runner.storage.runtime.state(container.id).exit_code == 255
 
 
+def test_forced_removal_after_a_killed_monitor(runner: Runner) -> None:
+    """Nothing is left: no process, no mount, no container."""
+    container = runner.start("sleep", "1000")
+    pid = runner.storage.runtime.state(container.id).pid
+    assert pid is not None
+    os.kill(_monitor(runner.storage, container), signal.SIGKILL)
+    until(lambda: not runner.storage.containers.is_running(container))
+    runner.storage.containers.remove(container.id, force=True)
+    assert not _is_alive(pid)
+    assert runner.storage.layers.mounts() == []
+    assert runner.storage.containers.ls() == []
+
+
 def test_monitor_is_nobodys_child(runner: Runner) -> None:
     """It has a session of its own, a parent that is not this process, and no descriptor of ours."""
     reader, writer = os.pipe()

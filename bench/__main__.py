@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import sys
 
+import containers
 import detect
+import images
 import layers
 import overlay_cycle
 import pairwise
@@ -16,4 +18,5 @@ import start_up
 import vfs_copy
 
 if __name__ == "__main__":
-    sys.exit(pairwise.run([detect, overlay_cycle, vfs_copy, start_up, layers, scale], __doc__))
+    benchmarks = [detect, overlay_cycle, vfs_copy, start_up, layers, scale, images, containers]
+    sys.exit(pairwise.run(benchmarks, __doc__))

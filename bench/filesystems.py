@@ -16,6 +16,7 @@ from pathlib import Path
 MAKE = {
     "ext4": ("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"),
     "xfs": ("mkfs.xfs", "-q", "-m", "reflink=1"),
+    "btrfs": ("mkfs.btrfs", "-q"),
 }
 
 
@@ -25,6 +26,7 @@ class Filesystem:
 
     mountpoint: Path
     image: int | None = None  # the file it lies in, open
+    kind: str = "tmpfs"
 
     def write_back(self) -> None:
         """Bring everything to the disk, through both filesystems, and forget the image's pages."""
@@ -52,7 +54,7 @@ def on_disk(
         subprocess.run(["mount", "-t", kind, "-o", "loop", path, mountpoint], check=True)
         path.unlink()
         with _mounted(mountpoint):
-            yield Filesystem(mountpoint, image.fileno())
+            yield Filesystem(mountpoint, image.fileno(), kind)
 
 
 @contextmanager

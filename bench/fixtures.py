@@ -195,10 +195,10 @@ def main() -> None:
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
-    """Say where the cache is."""
-    parser.add_argument(
-        "--cache", type=Path, default=default_cache(), help="where layers are kept (%(default)s)"
-    )
+    """Say where the cache is; once, where several benchmarks share the parser."""
+    if parser.get_default("cache") is None:
+        text = "where layers are kept (%(default)s)"
+        parser.add_argument("--cache", type=Path, default=default_cache(), help=text)
 
 
 if __name__ == "__main__":

@@ -245,9 +245,9 @@ def _row(one: Comparison) -> tuple[str, ...]:
         one.name,
         duration(median(one.ours)),
         duration(median(one.peer)),
-        f"{one.ratio:.2f}",
-        f"{low:.2f}–{high:.2f}",
-        f"{one.ratio_of_minima:.2f}",
+        number(one.ratio),
+        f"{number(low)}–{number(high)}",
+        number(one.ratio_of_minima),
         limit_text(one.limit),
         "ok" if one.passed else "MISSED",
     )
@@ -255,7 +255,12 @@ def _row(one: Comparison) -> tuple[str, ...]:
 
 def limit_text(limit: float) -> str:
     """A limit, or a dash for none."""
-    return f"{limit:.2f}" if isfinite(limit) else "–"
+    return number(limit) if isfinite(limit) else "–"
+
+
+def number(ratio: float) -> str:
+    """Two digits behind the point, or the first two that are not zero."""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
 
 
 def duration(seconds: float) -> str:

@@ -22,7 +22,11 @@ _PAGE = _DOCS / "performance.md"
 
 
 def write_table(
-    section: str, comparisons: Sequence[Comparison], *, chart: str | None = None
+    section: str,
+    comparisons: Sequence[Comparison],
+    *,
+    chart: str | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """Replace a section of the page by a table of what was measured.
 
@@ -30,9 +34,32 @@ def write_table(
         section: the name in the marks.
         comparisons: those with one name make one row.
         chart: the file of a chart to show below, in the same directory.
+        notes: paragraphs below the table.
     """
-    lines = list(_table(comparisons))
-    lines += ["", _circumstances(comparisons)]
+    _write_section(section, _table(comparisons), comparisons, chart, notes)
+
+
+def write_pairs(
+    section: str,
+    comparisons: Sequence[Comparison],
+    *,
+    chart: str | None = None,
+    notes: Sequence[str] = (),
+) -> None:
+    """As :func:`write_table`, with a row for each comparison, where the peers are many."""
+    _write_section(section, _pairs(comparisons), comparisons, chart, notes)
+
+
+def _write_section(
+    section: str,
+    table: Iterator[str],
+    comparisons: Sequence[Comparison],
+    chart: str | None,
+    notes: Sequence[str],
+) -> None:
+    lines = list(table)
+    for paragraph in (*notes, _circumstances(comparisons)):
+        lines += ["", paragraph]
     if chart:
         lines += ["", f"![The same as a chart]({chart})"]
     page = _PAGE.read_text()
@@ -57,11 +84,20 @@ def _table(comparisons: Sequence[Comparison]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
+def _pairs(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    yield "| what | ours | beside | its time | ratio |"
+    yield f"|{' --- |' * 5}"
+    for one in comparisons:
+        cells = [one.name, pairwise.duration(median(one.ours)), _code(one.peer_name), *_cells(one)]
+        yield f"| {' | '.join(cells)} |"
+
+
 def _cells(one: Comparison) -> list[str]:
-    low, high = one.quartiles
-    ratio = f"{one.ratio:.2f} ({low:.2f}–{high:.2f})"
+    low, high = map(pairwise.number, one.quartiles)
+    ratio = f"{pairwise.number(one.ratio)} ({low}–{high})"
     if isfinite(one.limit):
-        ratio += f", limit {one.limit:.2f}" + ("" if one.passed else ": **missed**")
+        limit = pairwise.limit_text(one.limit)
+        ratio += f", limit {limit}" + ("" if one.passed else ": **missed**")
     return [pairwise.duration(median(one.peer)), ratio]
 
 

@@ -66,6 +66,8 @@ CAPABILITIES: dict[str, tuple[Callable[[], bool], str]] = {
         for program in (
             *("fuse-overlayfs", "strace", "btrfs", "cp", "setpriv"),
             *("bsdtar", "busybox", "pigz"),
+            *("docker", "dockerd", "containerd", "ctr", "runc", "crun"),
+            *("skopeo", "umoci", "buildah", "ldd"),
         )
     },
 }

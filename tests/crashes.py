@@ -1,18 +1,22 @@
-"""Processes that are killed, or find the disk full, at each step of what they do."""
+"""Processes that are killed, or find the disk full, at each step of what they do; power loss."""
 
 from __future__ import annotations
 
 import errno
 import os
 import signal
+import struct
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
+from capabilities import need
 from processes import forked
 
 from storagedrivers.errors import StorageDriversError
-from storagedrivers.linux import syscalls
+from storagedrivers.linux import ioctl, syscalls
 from storagedrivers.stores.database import Database
+from storagedrivers.testing import filesystems
 
 _CHANGES = frozenset(
     {
@@ -113,3 +117,24 @@ def through_every_step(
             assert number > at_least, "so few steps: they are not counted"
             return
     raise AssertionError("there is no end of it")
+
+
+_SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN
+_NO_LOG_FLUSH = 2
+
+
+def make_image(filesystem: str, image: Path) -> None:
+    need("mount", "loop", filesystem, filesystems.FILESYSTEMS[filesystem][0])
+    image.touch()
+    os.truncate(image, 512 << 20)
+    command = [*filesystems.FILESYSTEMS[filesystem], str(image)]
+    assert os.spawnvp(os.P_WAIT, command[0], command) == 0
+
+
+def shut_down(mountpoint: Path) -> None:
+    """What was not written to the disk before is lost."""
+    fd = os.open(mountpoint, os.O_RDONLY)
+    try:
+        ioctl.ioctl(fd, _SHUTDOWN, bytearray(struct.pack("I", _NO_LOG_FLUSH)))
+    finally:
+        os.close(fd)

@@ -36,12 +36,20 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class NewRow(NamedTuple):
-    """What the row of a layer that is being made says."""
+    """What the row of a layer that is being made says.
+
+    Attributes:
+        writable, held, role: see :class:`Layer`.
+        lease: has it.
+        waits: it is on the disk before the driver is touched, so a power loss leaves nothing that
+            has no row. Else ``gc`` would find it.
+    """
 
     writable: bool
     held: bool = True
     lease: Lease | None = None
     role: str = ""
+    waits: bool = True
 
 
 class New(NamedTuple):
@@ -123,7 +131,7 @@ def _driver_above(store: LayerStore, below: Layer | None) -> str:
 
 def _insert(store: LayerStore, new: New, depth: int, row: NewRow) -> None:
     parent = new.lowers[0] if new.lowers else None
-    with store.database.transaction() as connection:
+    with store.database.transaction(durable=row.waits) as connection:
         if parent is not None:
             records.require_ready(connection, parent)
         connection.execute(

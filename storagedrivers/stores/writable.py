@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from storagedrivers.errors import DepthExceededError
+from storagedrivers.errors import DepthExceededError, StorageDriversError
 from storagedrivers.linux import tree
 from storagedrivers.model import Capability
 from storagedrivers.stores import making
@@ -46,10 +47,28 @@ def lay(
         DepthExceededError: the chain is too long.
         DriverUnsupportedError: the driver has no limits.
     """
+    try:
+        return _laid(layers, parent, use, size, layers.durable(durability))
+    except (StorageDriversError, OSError):
+        # Who wanted to release what is below could not, as long as this lay above it.
+        if parent is not None:
+            with suppress(StorageDriversError, OSError):
+                layers.release(parent)
+        raise
+
+
+def _laid(
+    layers: LayerStore,
+    parent: str | None,
+    use: Callable[[sqlite3.Connection, str], T],
+    size: int | None,
+    durability: Durability,
+) -> T:
     below = None if parent is None else layers.get(parent)
-    with making.creating(layers, below, NewRow(writable=True, held=False)) as new:
+    row = NewRow(writable=True, held=False, waits=False)
+    with making.creating(layers, below, row) as new:
         new.driver.create(new.id, new.lowers, size=size)
-        durable = layers.durable(durability) is Durability.LAYER
+        durable = durability is Durability.LAYER
         if durable:
             _settle(layers, new.driver, new.id)
         with layers.database.transaction() as connection:
@@ -67,13 +86,8 @@ def _settle(layers: LayerStore, driver: StorageDriver, layer: str) -> None:
     if not is_cheap(layers, driver, layer):
         making.flush(layers, driver)
         return
-    with tree.opened_directory(driver.layer_path(layer)) as top:
-        with os.scandir(top) as entries:
-            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        for name in names:
-            with tree.opened_directory(name, dir_fd=top) as fd:
-                os.fsync(fd)
-        os.fsync(top)
+    # The home comes first of what was made. ext4 and xfs bring all that came after it along, and
+    # btrfs logs what is new in it. So one flush does: each costs what a transaction does.
     with tree.opened_directory(driver.home, follow_symlinks=True) as home:
         os.fsync(home)
 

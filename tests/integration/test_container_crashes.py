@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from capabilities import need
 from contained import base_image, clean, read, shown, write
-from crashes import killed, out_of_space, through_every_step
+from crashes import killed, make_image, out_of_space, shut_down, through_every_step
 
+from storagedrivers.linux import mount as mounting
+from storagedrivers.linux.loop import loop_device
+from storagedrivers.model import Mount
 from storagedrivers.storage import Storage
 from storagedrivers.stores import records
 from storagedrivers.stores.check import check
@@ -236,3 +239,35 @@ def test_removing(place: Place, act: Callable[[], None]) -> None:
         begin(storage)
     remove = place.do(lambda storage: storage.containers.remove("one"))
     through_every_step(remove, act, look, at_least=15, stride=place.stride)
+
+
+@pytest.mark.parametrize("filesystem", ["ext4", "xfs"])
+def test_a_power_loss(tmp_path: Path, filesystem: str) -> None:
+    """What was said to be done is on the disk, and each container goes on."""
+    image, mountpoint = tmp_path / "image", tmp_path / "mountpoint"
+    make_image(filesystem, image)
+    mountpoint.mkdir()
+    place = Place(mountpoint, "overlay2")
+    place.run_root = tmp_path / "run"
+    with loop_device(image) as device:
+        with mounting.mounted([Mount(filesystem, device)], mountpoint):
+            with place.open() as storage:
+                base_image(storage)
+                storage.containers.create("base", name="worked")
+                write(storage, "worked", **FILES)
+                storage.containers.checkpoint("worked", "one")
+                committed = storage.containers.commit("worked", "done").id
+                storage.containers.fork("worked", "forked")
+                for number in range(5):
+                    storage.containers.create("base", name=f"fresh-{number}")
+                shut_down(mountpoint)
+        with mounting.mounted([Mount(filesystem, device)], mountpoint):
+            with place.open() as storage:
+                names = ["forked", *(f"fresh-{number}" for number in range(5)), "worked"]
+                assert sorted(is_whole(storage)) == names
+                assert shown(storage.containers.diff("forked")) == DIFF
+                storage.containers.rollback("worked", "one")
+                assert read(storage, "worked", "f") == "written"
+                assert storage.images.get("done").id == committed
+                storage.containers.create("done", name="more")
+            clean(place.open())

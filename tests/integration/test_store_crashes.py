@@ -6,14 +6,20 @@ import io
 import os
 import random
 import signal
-import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from capabilities import need
-from crashes import child_ending, killed, out_of_space, through_every_step
+from crashes import (
+    child_ending,
+    killed,
+    make_image,
+    out_of_space,
+    shut_down,
+    through_every_step,
+)
 from processes import forked, succeeded
 from stored import clean, digest, left_on_disk, release, tar
 
@@ -24,7 +30,6 @@ from storagedrivers.linux.mountinfo import read_mountinfo
 from storagedrivers.model import Mount
 from storagedrivers.storage import Storage
 from storagedrivers.stores.check import check
-from storagedrivers.testing import filesystems
 
 
 class Place:
@@ -222,27 +227,6 @@ def test_a_process_that_works_is_not_taken_for_dead(
 
 
 # Power
-
-
-_SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN
-_NO_LOG_FLUSH = 2
-
-
-def make_image(filesystem: str, image: Path) -> None:
-    need("mount", "loop", filesystem, filesystems.FILESYSTEMS[filesystem][0])
-    image.touch()
-    os.truncate(image, 512 << 20)
-    command = [*filesystems.FILESYSTEMS[filesystem], str(image)]
-    assert os.spawnvp(os.P_WAIT, command[0], command) == 0
-
-
-def shut_down(mountpoint: Path) -> None:
-    """What was not written to the disk before is lost."""
-    fd = os.open(mountpoint, os.O_RDONLY)
-    try:
-        ioctl.ioctl(fd, _SHUTDOWN, bytearray(struct.pack("I", _NO_LOG_FLUSH)))
-    finally:
-        os.close(fd)
 
 
 @pytest.mark.parametrize("filesystem", ["ext4", "xfs"])

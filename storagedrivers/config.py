@@ -62,6 +62,12 @@ class StorageConfig(NamedTuple):
     log_level: Setting
     additional_stores: Setting = Setting(None, "default")
 
+    @property
+    def additional_roots(self) -> tuple[str, ...]:
+        """The graph roots of *additional_stores*, one by one."""
+        value = self.additional_stores.value
+        return tuple(value.split(os.pathsep)) if value else ()
+
     @classmethod
     def load(
         cls,

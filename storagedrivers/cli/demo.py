@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from storagedrivers.cli import output
-from storagedrivers.storage import Storage, remove_store, select_driver
+from storagedrivers.opening import remove_store, select_driver
+from storagedrivers.storage import Storage
 
 if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig

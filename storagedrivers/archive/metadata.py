@@ -14,6 +14,7 @@ from typing import NamedTuple
 from storagedrivers.archive.header import Entry
 from storagedrivers.archive.whiteouts import OVERLAYS_OWN
 from storagedrivers.errors import MalformedDiffError
+from storagedrivers.linux import tree
 
 _LATE = (b"system.posix_acl_", b"security.capability")
 _LOST = (errno.EPERM, errno.EOPNOTSUPP, errno.EACCES)
@@ -106,7 +107,7 @@ def set_special_metadata(parent_fd: int, name: bytes, entry: Entry, warnings: Wa
     """Give the new symlink, device or fifo *name* what *entry* says."""
     os.chown(name, entry.uid, entry.gid, dir_fd=parent_fd, follow_symlinks=False)
     if entry.type != b"2":
-        os.chmod(name, entry.mode, dir_fd=parent_fd)  # mknod applied the umask
+        tree.set_mode(parent_fd, name, entry.mode)  # mknod applied the umask
     for attribute in wanted_xattrs(entry, warnings) or ():
         # No xattr call takes a directory and a name; through /proc it stays the opened one.
         _set_xattr(b"/proc/self/fd/%d/%s" % (parent_fd, name), attribute, entry, warnings)

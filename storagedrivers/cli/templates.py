@@ -77,4 +77,13 @@ def _shown(part: str | tuple[bool, str], row: Mapping[str, Any]) -> str:
         import json
 
         return json.dumps(value)
-    return str(value)
+    return _on_one_line(str(value))
+
+
+def _on_one_line(text: str) -> str:
+    """What comes from images and containers must make neither lines nor columns."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )

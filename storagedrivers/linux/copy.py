@@ -170,8 +170,12 @@ class _TreeCopier:
     def _copy_file(
         self, source_fd: int, name: str, target_fd: int, new_name: str, status: os.stat_result
     ) -> None:
-        source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source_fd)
+        # A tree that is live may have a fifo there by now, at which one would wait for ever.
+        reading = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        source = os.open(name, reading, dir_fd=source_fd)
         try:
+            if not stat.S_ISREG(os.fstat(source).st_mode):
+                raise OSError(errno.ESTALE, "it became something else while it was copied", name)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             target = os.open(new_name, flags, 0o600, dir_fd=target_fd)
         except BaseException:
@@ -311,7 +315,7 @@ def _copy_special(
         os.mknod(new_name, status.st_mode, status.st_rdev, dir_fd=target_fd)
     os.chown(new_name, status.st_uid, status.st_gid, dir_fd=target_fd, follow_symlinks=False)
     if not is_link:  # mknod applied the umask
-        os.chmod(new_name, stat.S_IMODE(status.st_mode), dir_fd=target_fd)
+        tree.set_mode(target_fd, new_name, stat.S_IMODE(status.st_mode))
     # No xattr call takes a directory and a name; through /proc the directory stays the opened one.
     source_path = f"/proc/self/fd/{source_fd}/{name}"
     target_path = f"/proc/self/fd/{target_fd}/{new_name}"

@@ -388,6 +388,20 @@ def open_file_below(top: int, path: bytes) -> int:
         return os.open(name, flags, dir_fd=parent)
 
 
+def set_mode(directory_fd: int, name: str | bytes, mode: int) -> None:
+    """Give *name*, in an open directory, a mode; chmod(2) would follow it where it is a symlink.
+
+    Raises:
+        OSError: EOPNOTSUPP: it is one.
+    """
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
+    try:
+        # Not fchmod(2), which takes no such descriptor; fchmodat2(2) is new in Linux 6.6.
+        os.chmod(f"/proc/self/fd/{fd}", mode)
+    finally:
+        os.close(fd)
+
+
 def _open_self(fd: int) -> int:
     # Not dup(2): on btrfs a descriptor never lists what was made after it was opened (Linux 6.18).
     return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)

@@ -5,7 +5,7 @@ image's id.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from storagedrivers.errors import MalformedImageError
@@ -23,6 +23,8 @@ __all__ = [
     "parse_time",
     "write_time",
 ]
+
+_END = 253_402_300_800.0  # the year 10000, which no date has here
 
 
 class History(NamedTuple):
@@ -196,9 +198,11 @@ def parse_time(text: str) -> float | None:
     if found.tzinfo is None:
         return None
     try:
-        return found.timestamp()
+        moment = found.astimezone(UTC).timestamp()
     except (OverflowError, ValueError):
         return None
+    # The last microseconds of the calendar are beyond its end as a float.
+    return moment if moment < _END else None
 
 
 def write_time(nanoseconds: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ MAX_DOCUMENT = 4 << 20
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MOST = 10_000  # objects in a list
+_DEEPEST = 100  # lists and objects in each other; JSON is written with a fuller stack than read
 _LONGEST_SHOWN = 100  # characters of a value in a sentence
 
 _ESCAPES = str.maketrans({one: f"\\u{ord(one):04x}" for one in "<>&\u2028\u2029"})
@@ -69,12 +71,40 @@ def parse_list(data: bytes, file: str) -> list[Fields]:
 
 def _parse(data: bytes, file: str) -> object:
     try:
-        found: object = json.loads(data)
+        found: object = json.loads(data, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise MalformedImageError(
             f"{file} is no JSON: {error}", resolution="get it again: it is damaged"
         ) from error
+    _check_depth(data, found, file)
     return found
+
+
+def _no_number(text: str) -> float:
+    """Python's own words, which no other program reads."""
+    raise ValueError(f"{text} is no number")
+
+
+def _finite(text: str) -> float:
+    found = float(text)
+    return found if math.isfinite(found) else _no_number(text[:_LONGEST_SHOWN])
+
+
+def _check_depth(data: bytes, value: object, file: str) -> None:
+    if data.count(b"[") + data.count(b"{") <= _DEEPEST:
+        return
+    level = [value]
+    for _ in range(_DEEPEST + 1):
+        inner: list[object] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner += one.values()
+            elif isinstance(one, list):
+                inner += one
+        level = [one for one in inner if isinstance(one, (dict, list))]
+        if not level:
+            return
+    raise MalformedImageError(f"{file} is nested more than {_DEEPEST} deep")
 
 
 class Fields:

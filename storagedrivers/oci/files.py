@@ -37,6 +37,7 @@ PIECE = 2 << 20
 _MOST_ENTRIES = 100_000
 _LONGEST_EXTENSION = 64 << 10  # bytes of a PAX header, or of a long name
 _LONGEST_NAME = 1024  # characters
+_MAX_DOCUMENTS = 32 << 20  # bytes of all that is read whole, over and over again included
 _MOST_LINKS = 16  # from one name to the next
 _REGULAR = b"07\0"
 _HARD_LINK, _SYMLINK = b"1", b"2"
@@ -83,6 +84,7 @@ class Files(ABC):
     """
 
     name: str
+    _left = _MAX_DOCUMENTS
 
     @abstractmethod
     def find(self, name: str) -> Place | None:
@@ -107,12 +109,19 @@ class Files(ABC):
         """All that a small file holds.
 
         Raises:
-            MalformedImageError: there is none, or it is larger than *limit*.
+            MalformedImageError: there is none, or it is larger than *limit*, or all that was read
+                is too much: what becomes of it is kept in memory.
         """
         place = self.place(name)
         if place.size > limit:
             raise MalformedImageError(
                 f"{name} in {self.name} has {place.size} bytes, and {limit} are let in"
+            )
+        self._left -= place.size
+        if self._left < 0:
+            raise MalformedImageError(
+                f"the documents in {self.name} have more than {_MAX_DOCUMENTS} bytes",
+                resolution="have fewer images saved in one archive",
             )
         with place.opened() as fd:
             data = Slice(fd, place.offset, place.size, name).readall()
@@ -233,11 +242,13 @@ class ArchiveFiles(Files):
         name = "/".join(part for part in name.split("/") if part not in ("", "."))
         self._places.pop(name, None)
         self._links.pop(name, None)
+        if len(name) > _LONGEST_NAME:  # nobody asks for it, and 100,000 of them are gigabytes
+            return
         if entry.type in (_HARD_LINK, _SYMLINK):
             target = os.fsdecode(entry.link)
             if entry.type == _SYMLINK:
                 target = posixpath.join(posixpath.dirname(name), target)
-            self._links[name] = posixpath.normpath(target)
+            self._links[name] = posixpath.normpath(target)[: _LONGEST_NAME + 1]
         elif entry.type in _REGULAR:
             self._places[name] = Place(self._opened, at, entry.size)
         else:
@@ -341,27 +352,47 @@ class DirectoryFiles(Files):
         """See :meth:`Files.find`."""
         try:
             with self._open(name) as fd:
-                status = os.fstat(fd)
+                size = os.fstat(fd).st_size
         except FileNotFoundError:
             return None
-        if not stat.S_ISREG(status.st_mode):
-            raise MalformedImageError(f"{name} in {self.name} is no regular file")
-        return Place(partial(self._open, name), 0, status.st_size)
+        return Place(partial(self._open, name), 0, size)
 
     @contextmanager
     def _open(self, name: str) -> Iterator[int]:
         try:
-            fd = tree.open_file_below(self._top, os.fsencode(name))
+            with self._handle(name) as handle:
+                self._check(name, os.fstat(handle).st_mode)
+                fd = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name) from error
             if error.errno not in (errno.EXDEV, errno.ELOOP):
                 raise
-            raise MalformedImageError(f"{name} in {self.name} leads out of it") from error
+            raise self._outside(name) from error
         try:
             yield fd
         finally:
             os.close(fd)
+
+    @contextmanager
+    def _handle(self, name: str) -> Iterator[int]:
+        """What can only be looked at: to open a device does something, whatever comes of it."""
+        directory, _, last = name.rpartition("/")
+        with tree.opened_below(self._top, directory) as parent:
+            fd = os.open(last, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _check(self, name: str, mode: int) -> None:
+        if stat.S_ISLNK(mode):
+            raise self._outside(name)
+        if not stat.S_ISREG(mode):
+            raise MalformedImageError(f"{name} in {self.name} is no regular file")
+
+    def _outside(self, name: str) -> MalformedImageError:
+        return MalformedImageError(f"{name} in {self.name} leads out of it")
 
     def close(self) -> None:
         """Close what is open."""

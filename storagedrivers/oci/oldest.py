@@ -47,11 +47,12 @@ def read_oldest_archive(files: Files, wanted: Platform) -> list[Found]:
 def _read_all(files: Files, wanted: Platform) -> Iterator[Found | UnsupportedImageError]:
     diff_ids: dict[str, str] = {}  # images of one archive have layers in common
     for image, names in _names(files).items():
-        steps = [*_steps(files, image)][::-1]
+        described = dict([*_steps(files, image)][::-1])
+        steps = [*described]
         for step in steps:
             if step not in diff_ids:
                 diff_ids[step] = _diff_id(files, f"{step}/layer.tar")
-        config = parse_config(_made_config(files, steps, diff_ids), f"{image}/json in {files.name}")
+        config = parse_config(_made_config(described, diff_ids), f"{image}/json in {files.name}")
         try:
             check_platform(config, wanted, files.name)
         except UnsupportedImageError as error:
@@ -90,23 +91,23 @@ def _step(files: Files, step: str) -> Fields:
     return parse_document(files.read(name, MAX_DOCUMENT), f"{name} in {files.name}")
 
 
-def _steps(files: Files, image: str) -> Iterator[str]:
+def _steps(files: Files, image: str) -> Iterator[tuple[str, Fields]]:
     """From the last one to the first."""
     step = image
     for _ in range(_DEEPEST):
-        yield step
-        parent = _step(files, step).text("parent")
+        fields = _step(files, step)
+        yield step, fields
+        parent = fields.text("parent")
         if not parent:
             return
         step = _checked_id(parent, f"{step}/json in {files.name}")
     raise MalformedImageError(f"{image} in {files.name} has more than {_DEEPEST} steps")
 
 
-def _made_config(files: Files, steps: list[str], diff_ids: dict[str, str]) -> bytes:
+def _made_config(steps: dict[str, Fields], diff_ids: dict[str, str]) -> bytes:
     value: dict[str, Any] = {}
     history = []
-    for step in steps:
-        fields = _step(files, step)
+    for fields in steps.values():
         value = {key: one for key, one in fields.value.items() if key not in _LEFT_OUT}
         history.append(_history(fields))
     value["rootfs"] = {"type": "layers", "diff_ids": [diff_ids[step] for step in steps]}

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from storagedrivers.errors import CorruptStoreError, DigestMismatchError
+from storagedrivers.errors import CorruptStoreError, DigestMismatchError, NotFoundError
 from storagedrivers.linux import ioctl, syscalls
 from storagedrivers.oci.files import PIECE, Place, Slice
 from storagedrivers.stores.content import blob_path
@@ -30,6 +30,7 @@ LOCK = "images"
 """Whoever gives files their names, or takes images away, holds it."""
 
 _DAMAGED = "remove the image, and load it again"
+_NEEDED = "SELECT 1 FROM image_blobs WHERE digest = ?"
 
 
 class Staged:
@@ -43,9 +44,7 @@ class Staged:
     def __init__(self, directory: str, digest: str) -> None:
         self.digest = digest
         self.size = 0
-        self.path = os.path.join(directory, f"blob-{os.urandom(8).hex()}")
-        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        syscalls.flock(self.fd, syscalls.LOCK_EX)
+        self.path, self.fd = _new_locked(directory)
 
     def write(self, data: bytes) -> None:
         """The next bytes."""
@@ -108,6 +107,21 @@ class Staged:
         os.close(self.fd)
 
 
+def _new_locked(directory: str) -> tuple[str, int]:
+    """A new file, and the file itself, locked."""
+    while True:
+        path = os.path.join(directory, f"blob-{os.urandom(8).hex()}")
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            syscalls.flock(fd, syscalls.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                return path, fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # gc saw it before it was locked, and took it for one that was left
+
+
 class Blobs:
     """The files of the images of one store."""
 
@@ -154,11 +168,17 @@ class Blobs:
 
         Raises:
             CorruptStoreError: it is gone.
+            NotFoundError: as it should be, since the image is gone.
         """
         path = self.path(digest)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError as error:
+            if self._layers.database.row(_NEEDED, digest) is None:
+                raise NotFoundError(
+                    f"{digest} went with an image that was removed meanwhile",
+                    resolution="storagedrivers image ls lists those there are",
+                ) from error
             raise CorruptStoreError(f"the file {path} is gone", resolution=_DAMAGED) from error
         try:
             yield fd
@@ -167,7 +187,7 @@ class Blobs:
 
     def has(self, digest: str, size: int) -> bool:
         """Whether an image has it already."""
-        if not self._layers.database.row("SELECT 1 FROM image_blobs WHERE digest = ?", digest):
+        if not self._layers.database.row(_NEEDED, digest):
             return False
         try:
             return os.stat(self.path(digest), follow_symlinks=False).st_size == size
@@ -191,8 +211,7 @@ class Blobs:
     def remove_unused(self, digests: Iterable[str]) -> None:
         """Remove those that no image needs any more; whoever calls holds the lock."""
         for digest in digests:
-            query = "SELECT 1 FROM image_blobs WHERE digest = ?"
-            if not self._layers.database.row(query, digest):
+            if not self._layers.database.row(_NEEDED, digest):
                 with suppress(FileNotFoundError):
                     os.unlink(self.path(digest))
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from storagedrivers.archive import PAYLOAD_SUFFIX
 from storagedrivers.driver import TRASH
-from storagedrivers.errors import NotFoundError
+from storagedrivers.errors import NotFoundError, StorageDriversError
 from storagedrivers.stores import records
 from storagedrivers.stores.database import Database
 from storagedrivers.stores.images import Image, ImageStore, NewImage
@@ -105,13 +105,34 @@ def _layer(
     if here is not None:
         lease.take(here)
         return here
-    _link(store, other, layer)
+    with store.locked(layer.id):
+        here = _same(store, layer)
+        if here is not None:  # someone was faster
+            lease.take(here)
+            return here
+        store.discard(layer.id)  # what someone has left who was killed
+        try:
+            _insert(store, other, layer, parent, lease)
+            _link(store, other, layer)
+            with store.database.transaction() as connection:
+                connection.execute("UPDATE layers SET state = 'ready' WHERE id = ?", (layer.id,))
+        except BaseException:
+            with suppress(OSError, StorageDriversError):  # else who opens next finishes it
+                store.discard(layer.id)
+            raise
+    return layer.id
+
+
+def _insert(
+    store: LayerStore, other: LayerStore, layer: Layer, parent: str | None, lease: Lease
+) -> None:
+    """The row, before there is anything else."""
     columns = [name for name in Layer._fields if name not in ("state", "durable", "warnings")]
     values = layer._replace(parent=parent, held=False)._asdict()
     with store.database.transaction() as connection:
         connection.execute(
             f"INSERT INTO layers ({', '.join(columns)}, state, durable, warnings, epoch)"
-            f" VALUES ({', '.join('?' * len(columns))}, 'ready', 1, ?, ?)",
+            f" VALUES ({', '.join('?' * len(columns))}, 'creating', 1, ?, ?)",
             (
                 *(values[name] for name in columns),
                 records.warnings_text(layer.warnings),
@@ -119,7 +140,6 @@ def _layer(
             ),
         )
         lease.note(layer.id, connection)
-    return layer.id
 
 
 def _same(store: LayerStore, layer: Layer) -> str | None:

@@ -76,16 +76,20 @@ class ContainerBase:
 
     @contextmanager
     def new_directory(self, container: str) -> Iterator[None]:
-        """Make it for a container that is made in the block; if that fails, it goes."""
-        self.make_directory(container)
-        try:
-            yield
-        except BaseException:
-            row = self.database.row("SELECT 1 FROM containers WHERE id = ?", container)
-            with suppress(OSError):
-                if row is None:  # it was not made, rather than interrupted afterwards
-                    os.rmdir(os.path.join(self.layers.root, "containers", container))
-            raise
+        """Make it for a container that is made in the block; if that fails, it goes.
+
+        As long as there is no row, the container's lock says that it belongs to someone.
+        """
+        with self.layers.locked(f"{locks.CONTAINER}{container}", what="a new container"):
+            self.make_directory(container)
+            try:
+                yield
+            except BaseException:
+                row = self.database.row("SELECT 1 FROM containers WHERE id = ?", container)
+                with suppress(OSError):
+                    if row is None:  # it was not made, rather than interrupted afterwards
+                        os.rmdir(os.path.join(self.layers.root, "containers", container))
+                raise
 
     @contextmanager
     def locked(self, container: Container) -> Iterator[None]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -27,6 +28,8 @@ from storagedrivers.stores.orphans import (
 
 if TYPE_CHECKING:
     from storagedrivers.stores.layers import LayerStore
+
+_CONTAINER = re.compile(r"[0-9a-f]{64}")
 
 __all__ = ["Collected", "Kind", "Orphan", "collect", "find_orphans", "planned"]
 
@@ -89,7 +92,8 @@ def _collect_trash(store: LayerStore, orphan: Orphan) -> None:
         driver.delete_discarded(fd, os.path.basename(orphan.path))
 
 
-def _collect_lock(store: LayerStore, orphan: Orphan) -> None:
+def _collect_lockable(store: LayerStore, orphan: Orphan) -> None:
+    """What is locked by whoever is at it; who has just made it may be about to lock it."""
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(os.lstat(orphan.path).st_mode):
             _remove(orphan.path)
@@ -152,6 +156,17 @@ def _collect_blob(store: LayerStore, orphan: Orphan) -> None:
             _remove(orphan.path)
 
 
+def _collect_container(store: LayerStore, orphan: Orphan) -> None:
+    """The directory of a container is made before its row, under the lock of both."""
+    name = os.path.basename(orphan.path)
+    if not _CONTAINER.fullmatch(name):
+        _remove(orphan.path)
+        return
+    with store.locked(f"{locks.CONTAINER}{name}", what=f"container {name}"):
+        if store.database.row("SELECT 1 FROM containers WHERE id = ?", name) is None:
+            _remove(orphan.path)
+
+
 def _collect_row(store: LayerStore, orphan: Orphan) -> None:
     store.problems.clear()
     store.recover()
@@ -175,14 +190,14 @@ _COLLECTORS: dict[Kind, Callable[[LayerStore, Orphan], None]] = {
     Kind.TRASH: _collect_trash,
     Kind.LINK: _collect_path,
     Kind.TAR: _collect_path,
-    Kind.LOCK: _collect_lock,
-    Kind.STAGING: _collect_path,
+    Kind.LOCK: _collect_lockable,
+    Kind.STAGING: _collect_lockable,
     Kind.SCRATCH: _collect_path,
     Kind.MOUNT: _unless_mounted(_collect_mount),
     Kind.MOUNTPOINT: _unless_mounted(_collect_mountpoint),
     Kind.UNUSED: _collect_unused,
     Kind.BLOB: _collect_blob,
-    Kind.CONTAINER: _collect_path,
+    Kind.CONTAINER: _collect_container,
     Kind.ROW: _collect_row,
     Kind.MOUNT_ROW: _collect_mount_row,
 }

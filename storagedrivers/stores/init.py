@@ -49,9 +49,13 @@ def make(layers: LayerStore, image: str, lease: Lease) -> str:
             raise NotFoundError(f"there is no image {image}")
         init, top = row
         if init is None:
+            if top is not None:
+                lease.take(top)
             init = _made(layers, top, lease)
             with layers.database.transaction() as connection:
-                connection.execute("UPDATE images SET init = ? WHERE id = ?", (init, image))
+                query = "UPDATE images SET init = ? WHERE id = ?"
+                if not connection.execute(query, (init, image)).rowcount:
+                    raise NotFoundError(f"image {image} was removed meanwhile")
         return str(init)
 
 

@@ -145,7 +145,8 @@ def _unnamed_file(store: ImageStore) -> int:
     os.makedirs(directory, mode=0o700, exist_ok=True)
     path = os.path.join(directory, f"archive-{os.urandom(8).hex()}")
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    os.unlink(path)
+    with suppress(FileNotFoundError):  # gc saw it, and took it for one that was left
+        os.unlink(path)
     return fd
 
 

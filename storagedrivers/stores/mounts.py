@@ -363,8 +363,14 @@ def _unmount(layer: str, point: str) -> None:
                 resolution="end what uses it" if users else busy.INVISIBLE,
             ) from error
     # Copies of the mount that other namespaces took along are detached by this.
-    with suppress(FileNotFoundError):
+    try:
         os.rmdir(point)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        # Who had the path wrote to it when nothing was mounted there any more: that is gc's.
+        if error.errno != errno.ENOTEMPTY:
+            raise
 
 
 def boot_id() -> str:

@@ -262,8 +262,11 @@ class _Search:
             yield from self._orphan(one, "", "a file of images that are gone")
 
     def _container(self, one: _Seen) -> Iterator[Orphan]:
-        """Its row comes before its directory, and goes after it."""
-        if not self._has_row("SELECT 1 FROM containers WHERE id = ?", one.layer):
+        """Its row comes after its directory, under one lock, and goes after it."""
+        query = "SELECT 1 FROM containers WHERE id = ?"
+        if self._has_row(query, one.layer) or self._is_locked(f"{locks.CONTAINER}{one.layer}"):
+            return
+        if not self._has_row(query, one.layer):
             yield from self._orphan(one, "", "a directory without a container")
 
     def _has_row(self, query: str, name: str) -> bool:

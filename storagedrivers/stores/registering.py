@@ -28,11 +28,15 @@ def register(store: ImageStore, images: Sequence[NewImage]) -> list[str]:
         one.sync()  # before anyone has to wait
     with ExitStack() as stack:
         stack.enter_context(store.layers.locked(files.LOCK, what="the images"))
-        _keep(store, images, stack)
-        with store.database.transaction() as connection:
-            for image in images:
-                layers += _replace_layers(connection, image)
-                ids.append(_insert(connection, image, replaced))
+        placed = _keep(store, images, stack)
+        try:
+            with store.database.transaction() as connection:
+                for image in images:
+                    layers += _replace_layers(connection, image)
+                    ids.append(_insert(connection, image, replaced))
+        except BaseException:
+            store.blobs.remove_unused(placed)
+            raise
         store.blobs.remove_unused(replaced)
     for layer in layers:
         with suppress(InUseError):  # gc finds it when it is unmounted
@@ -40,8 +44,8 @@ def register(store: ImageStore, images: Sequence[NewImage]) -> list[str]:
     return ids
 
 
-def _keep(store: ImageStore, images: Sequence[NewImage], stack: ExitStack) -> None:
-    """Give the new files their names, and check that the others are there."""
+def _keep(store: ImageStore, images: Sequence[NewImage], stack: ExitStack) -> list[str]:
+    """Give the new files their names, and check that the others are there; which are new."""
     staged: dict[str, Staged] = {}
     for image in images:
         staged.update((one.digest, one) for one in image.staged)
@@ -61,6 +65,7 @@ def _keep(store: ImageStore, images: Sequence[NewImage], stack: ExitStack) -> No
             )
     if staged:
         store.blobs.place(staged.values())
+    return [*staged]
 
 
 def _replace_layers(connection: sqlite3.Connection, image: NewImage) -> list[str]:

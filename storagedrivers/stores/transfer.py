@@ -164,10 +164,11 @@ class TreeCopy:
                 copy.copy_opened(fd, goal, made)
         else:
             copy.copy_entry(source, name, goal, made)
-        if self._owner is not None and self._owner != (status.st_uid, status.st_gid):
+        new = os.stat(made, dir_fd=goal, follow_symlinks=False)  # the source may be another by now
+        if self._owner is not None and self._owner != (new.st_uid, new.st_gid):
             os.chown(made, *self._owner, dir_fd=goal, follow_symlinks=False)
-            if not stat.S_ISLNK(status.st_mode):  # chown(2) took setuid away
-                os.chmod(made, stat.S_IMODE(status.st_mode), dir_fd=goal)
+            if not stat.S_ISLNK(new.st_mode):  # chown(2) took setuid away
+                tree.set_mode(goal, made, stat.S_IMODE(new.st_mode))
 
     def tree(self, source: int, goal: int, *, new: bool) -> None:
         """Copy what is in the directory *source* into the directory *goal*.
@@ -334,18 +335,33 @@ class Extraction:
 
     def _opened_directory(self, parts: list[bytes]) -> int:
         """A directory, made where it is missing."""
+        there, fd = len(parts), self._opened_if_there(parts)
+        while fd is None:
+            there -= 1
+            fd = self._opened_if_there(parts[:there])
+        for name in parts[there:]:
+            there += 1
+            try:
+                with suppress(FileExistsError):  # a symlink that leads nowhere: opening it says so
+                    os.mkdir(name, 0o755, dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = open_in_root(self._root, self._path(b"/".join(parts[:there])))
+        return fd
+
+    def _opened_if_there(self, parts: list[bytes]) -> int | None:
+        path = self._path(b"/".join(parts))
         try:
-            return open_in_root(self._root, self._path(b"/".join(parts)))
+            return open_in_root(self._root, path)
         except FileNotFoundError:
             if not parts:
                 raise
-        parent = self._opened_directory(parts[:-1])
-        try:
-            with suppress(FileExistsError):  # a symlink that leads nowhere: opening it says so
-                os.mkdir(parts[-1], 0o755, dir_fd=parent)
-        finally:
-            os.close(parent)
-        return open_in_root(self._root, self._path(b"/".join(parts)))
+            return None
+        except NotADirectoryError as error:
+            raise ContainerError(
+                f"{os.fsdecode(path)!r} is no directory, and the tar has something in it",
+                resolution="remove it first, or unpack the tar elsewhere",
+            ) from error
 
 
 def _ignore(data: bytes) -> None:

@@ -338,10 +338,10 @@ def test_a_layout_whose_files_lead_elsewhere(storage: Storage, tmp_path: Path) -
 
 
 def test_entries_with_names_outside_are_only_names(storage: Storage, tmp_path: Path) -> None:
-    files = {"../../outside": b"x", "/outside": b"x", **docker(MADE, "a")}
+    files = {"../../left-the-archive": b"x", "/left-the-archive": b"x", **docker(MADE, "a")}
     storage.images.load(io.BytesIO(archive_of(files)))
     assert storage.images.get("a").id == MADE.id
-    assert not list(tmp_path.parent.glob("**/outside"))
+    assert not list(tmp_path.parent.glob("**/left-the-archive"))
 
 
 # Too much

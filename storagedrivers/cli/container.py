@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
-from storagedrivers.cli import container_list, create_options, output
+from storagedrivers.cli import container_list, create_options, nouns, output
 from storagedrivers.cli.layer import counted, new_file, opened
 from storagedrivers.config import source_date_epoch
 from storagedrivers.errors import StorageDriversError, StoreError
@@ -26,17 +26,7 @@ _REFERENCE = "its name, its id, or the beginning of that"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verbs."""
-    # Without a name of its own for the verbs, argparse imports what it formats help with.
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog=parser.prog)
-    for name, (about, arguments, _) in VERBS.items():
-        verb = verbs.add_parser(
-            name,
-            help=about,
-            description=f"{about.capitalize()}.",
-            formatter_class=parser.formatter_class,
-            allow_abbrev=False,
-        )
-        arguments(verb)
+    nouns.add_verbs(parser, VERBS)
 
 
 def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
@@ -372,10 +362,7 @@ def _prune(arguments: argparse.Namespace, config: StorageConfig) -> int:
     return 0
 
 
-_Configure = Callable[[argparse.ArgumentParser], None]
-_Action = Callable[[argparse.Namespace, "StorageConfig"], int]
-
-VERBS: dict[str, tuple[str, _Configure, _Action]] = {
+VERBS: nouns.Verbs = {
     "create": ("make a container, and print its id", create_options.configure, _create),
     "ls": ("list the containers", container_list.configure_ls, container_list.ls),
     "inspect": ("all that is known of containers", _configure_several, container_list.inspect),

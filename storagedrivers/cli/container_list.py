@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from storagedrivers.cli import output
+from storagedrivers.cli import nouns, output
 from storagedrivers.cli.layer import opened
 from storagedrivers.errors import StoreError
 
@@ -183,11 +183,7 @@ def inspect(arguments: argparse.Namespace, config: StorageConfig) -> int:
     if arguments.json:
         output.document({"schema": SCHEMA, "containers": documents})
         return 0
-    for number, document in enumerate(documents):
-        if number:
-            output.line()
-        for key, value in document.items():
-            output.line(f"{key.replace('_', ' ')}: {_text(key, value)}")
+    nouns.print_documents(documents, _text)
     return 0
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from storagedrivers.cli import history, images, load, output, save
+from storagedrivers.cli import history, images, load, nouns, output, save
 from storagedrivers.cli.history import REFERENCE
 from storagedrivers.cli.images import document_of
 from storagedrivers.cli.layer import opened
@@ -25,17 +24,7 @@ SCHEMA = 1
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verbs."""
-    # Without a name of its own for the verbs, argparse imports what it formats help with.
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog=parser.prog)
-    for name, (about, arguments, _) in VERBS.items():
-        verb = verbs.add_parser(
-            name,
-            help=about,
-            description=f"{about.capitalize()}.",
-            formatter_class=parser.formatter_class,
-            allow_abbrev=False,
-        )
-        arguments(verb)
+    nouns.add_verbs(parser, VERBS)
 
 
 def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
@@ -135,11 +124,7 @@ def _inspect(arguments: argparse.Namespace, config: StorageConfig) -> int:
     if arguments.json:
         output.document({"schema": SCHEMA, "images": documents})
         return 0
-    for number, document in enumerate(documents):
-        if number:
-            output.line()
-        for key, value in document.items():
-            output.line(f"{key.replace('_', ' ')}: {_text(key, value)}")
+    nouns.print_documents(documents, _text)
     return 0
 
 
@@ -265,10 +250,7 @@ def _prune(arguments: argparse.Namespace, config: StorageConfig) -> int:
     return 0
 
 
-_Configure = Callable[[argparse.ArgumentParser], None]
-_Action = Callable[[argparse.Namespace, "StorageConfig"], int]
-
-VERBS: dict[str, tuple[str, _Configure, _Action]] = {
+VERBS: nouns.Verbs = {
     "load": ("load images from an archive, and print their ids", load.configure, load.run),
     "save": ("save images with their layers and names", save.configure, save.run),
     "import": ("make an image of a root filesystem's tar", _configure_import, _import),

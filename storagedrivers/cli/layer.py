@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from storagedrivers.cli import output
+from storagedrivers.cli import nouns, output
 from storagedrivers.errors import StorageDriversError, StoreError
 from storagedrivers.storage import Storage
 
@@ -26,17 +26,7 @@ _SHORT = 12  # characters of an id that are enough for a person
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verbs."""
-    # Without a name of its own for the verbs, argparse imports what it formats help with.
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog=parser.prog)
-    for name, (about, arguments, _) in VERBS.items():
-        verb = verbs.add_parser(
-            name,
-            help=about,
-            description=f"{about.capitalize()}.",
-            formatter_class=parser.formatter_class,
-            allow_abbrev=False,
-        )
-        arguments(verb)
+    nouns.add_verbs(parser, VERBS)
 
 
 def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
@@ -210,11 +200,7 @@ def _inspect(arguments: argparse.Namespace, config: StorageConfig) -> int:
     if arguments.json:
         output.document({"schema": SCHEMA, "layers": documents})
         return 0
-    for number, document in enumerate(documents):
-        if number:
-            output.line()
-        for key, value in document.items():
-            output.line(f"{key.replace('_', ' ')}: {_text(key, value)}")
+    nouns.print_documents(documents, _text)
     return 0
 
 
@@ -266,6 +252,7 @@ def _export(arguments: argparse.Namespace, config: StorageConfig) -> int:
 def counted(
     write: Callable[[bytes | memoryview], object], progress: Callable[[int], object] | None
 ) -> Callable[[bytes | memoryview], object]:
+    """What writes, and tells *progress* how many bytes that were; the writer itself without one."""
     if progress is None:
         return write
     done = 0
@@ -364,10 +351,8 @@ def _for_each(
 
 _REFERENCE = "its id, the beginning of that, its DiffID or its ChainID"
 
-_Configure = Callable[[argparse.ArgumentParser], None]
-_Action = Callable[[argparse.Namespace, "StorageConfig"], int]
 
-VERBS: dict[str, tuple[str, _Configure, _Action]] = {
+VERBS: nouns.Verbs = {
     "add": ("make a layer of a tar, and print its id", _configure_add, _add),
     "ls": ("list the layers", _configure_ls, _ls),
     "inspect": ("all that is known of layers", _configure_several, _inspect),

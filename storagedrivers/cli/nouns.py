@@ -1,0 +1,48 @@
+"""What commands share that are a noun and then a verb: the parsers of verbs, and documents for
+people.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from storagedrivers.cli import output
+
+if TYPE_CHECKING:
+    from storagedrivers.config import StorageConfig
+
+Configure = Callable[[argparse.ArgumentParser], object]
+Action = Callable[[argparse.Namespace, "StorageConfig"], int]
+Verbs = Mapping[str, tuple[str, Configure, Action]]
+"""By name: what it does, its arguments, the function."""
+
+
+def add_verbs(parser: argparse.ArgumentParser, verbs: Verbs) -> None:
+    """Add a parser for each verb."""
+    # Without a name of its own for the verbs, argparse imports what it formats help with.
+    parsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog=parser.prog)
+    for name, (about, configure, _) in verbs.items():
+        verb = parsers.add_parser(
+            name,
+            help=about,
+            description=f"{about.capitalize()}.",
+            formatter_class=parser.formatter_class,
+            allow_abbrev=False,
+        )
+        configure(verb)
+
+
+def print_documents(documents: Sequence[dict[str, Any]], text: Callable[[str, Any], str]) -> None:
+    """Print all that is known of things, a line for each key.
+
+    Args:
+        documents: one for each thing.
+        text: a value for people, by its key.
+    """
+    for number, document in enumerate(documents):
+        if number:
+            output.line()
+        for key, value in document.items():
+            output.line(f"{key.replace('_', ' ')}: {text(key, value)}")

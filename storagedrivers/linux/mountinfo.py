@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -103,6 +104,7 @@ def read_mountinfo(path: str = "/proc/self/mountinfo") -> list[MountEntry]:
     """The mounts of a process; none where there is no /proc.
 
     Raises:
+        ProcessLookupError: the process is ending, and has no mounts any more.
         OSError: the file is there and cannot be read.
     """
     try:
@@ -111,6 +113,10 @@ def read_mountinfo(path: str = "/proc/self/mountinfo") -> list[MountEntry]:
             return list(parse_mountinfo(file))
     except FileNotFoundError:
         return []
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # fs/proc_namespace.c: a task without a namespace
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), path) from error
+        raise
 
 
 def parse_options(entry: MountEntry) -> dict[str, tuple[str, ...]]:

@@ -43,7 +43,6 @@ from storagedrivers.model import Limits
 
 Owner = tuple[int, int]
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TRIES = 100
 _KINDS = {
     stat.S_IFREG: REGULAR,
@@ -56,12 +55,19 @@ _KINDS = {
 _NODES = {b"3": stat.S_IFCHR, b"4": stat.S_IFBLK, b"6": stat.S_IFIFO}
 
 
-def open_in_root(root: int, path: str | bytes, flags: int = os.O_RDONLY | os.O_DIRECTORY) -> int:
+def open_in_root(root: int, path: str | bytes, flags: int | None = None) -> int:
     """Open *path* as if *root* were the root directory: no symlink and no ``..`` leads out.
+
+    Args:
+        root: an open directory.
+        path: what to open.
+        flags: those of openat2(2); by default for a directory.
 
     Raises:
         OSError: what the kernel says.
     """
+    if flags is None:
+        flags = os.O_RDONLY | os.O_DIRECTORY
     for _ in range(_TRIES):
         try:
             resolve = syscalls.RESOLVE_IN_ROOT

@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 from capabilities import lack, need
 
+import storagedrivers
+
 NOBODY = 65534
+
+_MODULES = ":".join(
+    [os.fspath(Path(storagedrivers.__file__).parents[1])]
+    + [one for one in sys.path if one.endswith("site-packages")]
+)
+"""Where the package and its libraries are."""
 
 _AS_NOBODY = (
     shutil.which("setpriv") or "setpriv",
@@ -24,20 +32,19 @@ _AS_NOBODY = (
 
 
 def demo(
-    directory: Path, *options: str, prefix: Sequence[str] = (), path: str | None = None
+    directory: Path,
+    *options: str,
+    prefix: Sequence[str] = (),
+    path: str | None = None,
+    interpreter: str = sys.executable,
 ) -> str:
     """What it prints, to both outputs; it has to succeed."""
-    environment = {"HOME": os.fspath(directory), "PATH": path or os.environ["PATH"]}
-    command = [
-        *prefix,
-        sys.executable,
-        "-m",
-        "storagedrivers",
-        "demo",
-        "--dir",
-        directory,
-        *options,
-    ]
+    environment = {
+        "HOME": os.fspath(directory),
+        "PATH": path or os.environ["PATH"],
+        "PYTHONPATH": _MODULES,
+    }
+    command = [*prefix, interpreter, "-m", "storagedrivers", "demo", "--dir", directory, *options]
     done = subprocess.run(
         command,
         stdout=subprocess.PIPE,
@@ -91,29 +98,41 @@ def test_the_driver_can_be_chosen(on_filesystem: Callable[[str], Path], driver: 
 def public() -> Iterator[Path]:
     """A directory that every user reaches and may write to."""
     need("root", "setpriv")
-    reading = [*_AS_NOBODY, "env", sys.executable, "-c", "import storagedrivers.cli.demo"]
-    if subprocess.run(reading, capture_output=True, check=False).returncode:
-        lack("readable", f"user {NOBODY} cannot read this installation")
     directory = Path(tempfile.mkdtemp(prefix="storagedrivers-test-"))
     directory.chmod(0o777)
     yield directory
     shutil.rmtree(directory)
 
 
-def test_a_user_gets_it_in_a_user_namespace(public: Path) -> None:
+@pytest.fixture
+def interpreter() -> str:
+    """One that any user may run: this one, or else the system's, if it is of the same version."""
+    version = sys.version_info[:2]
+    check = f"import sys, storagedrivers.cli.demo; assert sys.version_info[:2] == {version}"
+    for program in (sys.executable, "/usr/bin/python3"):
+        command = [*_AS_NOBODY, "env", f"PYTHONPATH={_MODULES}", program, "-c", check]
+        if not subprocess.run(command, capture_output=True, check=False).returncode:
+            return program
+    return lack("readable", f"user {NOBODY} cannot read this installation")
+
+
+def test_a_user_gets_it_in_a_user_namespace(public: Path, interpreter: str) -> None:
     need("user-namespace")
-    text = demo(public, prefix=_AS_NOBODY)
+    text = demo(public, prefix=_AS_NOBODY, interpreter=interpreter)
     told(text)
     assert text.startswith("You are not root: this runs in a user namespace")
     assert "→ overlay2: " in text
     assert os.listdir(public) == []
 
 
-def test_without_user_namespaces_the_layers_are_copies(public: Path, tmp_path: Path) -> None:
+def test_without_user_namespaces_the_layers_are_copies(
+    public: Path, interpreter: str, tmp_path: Path
+) -> None:
     """As on hosts that forbid them: here, the program that makes one is not to be found."""
     directory = tmp_path / "bin"
     directory.mkdir()
-    text = demo(public, prefix=_AS_NOBODY, path=os.fspath(directory) + ":/nonexistent")
+    path = f"{directory}:/nonexistent"
+    text = demo(public, prefix=_AS_NOBODY, path=path, interpreter=interpreter)
     told(text)
     assert text.startswith("This host lets users make no user namespace")
     assert "→ vfs-copy: " in text

@@ -10,9 +10,9 @@ from functools import cache
 from typing import NamedTuple
 
 import pytest
-from capabilities import need
 from interop.daemons import environment
 from interop.making import NAME, Peers
+from running import usable
 
 from storagedrivers.storage import Storage
 
@@ -76,16 +76,17 @@ def test_a_process_finds_what_it_finds_in_docker(
     storage: Storage,
     in_docker: Callable[[str], Outcome],
 ) -> None:
-    need(runtime)
     storage.images.load(str(peers.made("docker save").path))
     options, words = CASES[case]
     places = ("--root", str(storage.root), "--run-root", str(storage.run_root))
     ours = [sys.executable, "-m", "storagedrivers", *places, "run", "--runtime", runtime]
     expected = in_docker(case)
-    found = outcome([*ours, *SAME, *options, NAME, *words], peers)
-    if found.code == NOT_STARTED and "split between cgroup versions" in found.said:
-        pytest.skip(found.said)
-    assert found.printed.splitlines() == expected.printed.splitlines()
+    with usable(runtime):
+        found = outcome([*ours, *SAME, *options, NAME, *words], peers)
+    printed = found.printed.splitlines()
+    if runtime == "crun":  # it makes one name more; the file itself is masked
+        printed = [line for line in printed if not line.endswith("core -> /proc/kcore")]
+    assert printed == expected.printed.splitlines()
     assert found.code == expected.code, found.said
 
 

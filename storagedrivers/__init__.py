@@ -1,4 +1,5 @@
-"""Finds the best way to stack filesystem layers on a host, says why, and keeps layers with it.
+"""Finds the best way to stack filesystem layers on a host, says why, and keeps layers, images and
+containers with it.
 
 The public names; importing the package imports none of their modules before they are used.
 """
@@ -16,8 +17,12 @@ if TYPE_CHECKING:
     from storagedrivers.model import Capability, Changeset, Mount, ProbeResult, Reason, Usage
     from storagedrivers.policy import Policy, load_policies
     from storagedrivers.registry import Registry
+    from storagedrivers.runtime import Runtime
     from storagedrivers.selector import Selection, prior_drivers, probe_all, select
     from storagedrivers.storage import Storage
+    from storagedrivers.stores.containers import Container, ContainerStore
+    from storagedrivers.stores.image_records import Image
+    from storagedrivers.stores.images import ImageStore
     from storagedrivers.stores.layers import Layer, LayerStore
 
 __version__ = "0.1.0"
@@ -25,7 +30,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "Capability": "model",
     "Changeset": "model",
+    "Container": "stores.containers",
+    "ContainerStore": "stores.containers",
     "HostFacts": "host",
+    "Image": "stores.image_records",
+    "ImageStore": "stores.images",
     "Layer": "stores.layers",
     "LayerStore": "stores.layers",
     "Mount": "model",
@@ -33,6 +42,7 @@ _HOMES = {
     "ProbeResult": "model",
     "Reason": "model",
     "Registry": "registry",
+    "Runtime": "runtime",
     "Selection": "selector",
     "Storage": "storage",
     "StorageConfig": "config",
@@ -49,7 +59,11 @@ _HOMES = {
 __all__ = [
     "Capability",
     "Changeset",
+    "Container",
+    "ContainerStore",
     "HostFacts",
+    "Image",
+    "ImageStore",
     "Layer",
     "LayerStore",
     "Mount",
@@ -57,6 +71,7 @@ __all__ = [
     "ProbeResult",
     "Reason",
     "Registry",
+    "Runtime",
     "Selection",
     "Storage",
     "StorageConfig",

@@ -35,6 +35,7 @@ from storagedrivers.linux import copy, namespace, syscalls, tree
 _MAX_MAJOR, _MAX_MINOR = (1 << 12) - 1, (1 << 20) - 1  # of mknod(2) on Linux
 _MAX_DIRECTORIES = 128 << 20  # bytes; a million directories with paths of 128
 _REGULAR = b"07\0S"
+_NO_DEVICES = "a device was left out: this process may make none"
 _IGNORED = b"V"  # a volume's label
 _ENTRYS_FAULT = frozenset(
     (
@@ -116,6 +117,14 @@ class LayerMaker:
     @staticmethod
     def _fault(entry: Entry, error: OSError) -> DiffError | None:
         """What the entry asks for that cannot be; None where it is not the entry's fault."""
+        owned = entry.uid or entry.gid
+        if error.errno == errno.EINVAL and owned and namespace.in_user_namespace():
+            return DiffError(
+                f"its owner {entry.uid}:{entry.gid} is not mapped in this user namespace",
+                entry=entry.name,
+                resolution="run as root, or map the owners of the layer, which unshare --map-auto"
+                " does where /etc/subuid and /etc/subgid give this user some",
+            )
         if error.errno in _ENTRYS_FAULT:
             return MalformedDiffError(f"it cannot be made: {error.strerror}", entry=entry.name)
         if error.errno == errno.EPERM and os.geteuid() != 0:
@@ -203,10 +212,17 @@ class LayerMaker:
             return
         parent, directory, name = self._place(entry)
         try:
-            self._make_node(entry, parent, name)
-        except FileExistsError:
-            parent = self._clear(entry, directory, name)
-            self._make_node(entry, parent, name)
+            try:
+                self._make_node(entry, parent, name)
+            except FileExistsError:
+                parent = self._clear(entry, directory, name)
+                self._make_node(entry, parent, name)
+        except PermissionError:
+            if entry.type not in b"34":
+                raise
+            # The root of a user namespace has CAP_MKNOD, and mknod(2) asks for that of the first.
+            self.warnings.add(entry, _NO_DEVICES)
+            return
         set_special_metadata(parent, name, entry, self.warnings)
         self.inodes += 1
 
@@ -219,7 +235,7 @@ class LayerMaker:
             self.warnings.add(entry, "a device 0:0 was left out: it would be a whiteout")
             return False
         if not namespace.has_capability(syscalls.CAP_MKNOD):
-            self.warnings.add(entry, "a device was left out: this process may make none")
+            self.warnings.add(entry, _NO_DEVICES)
             return False
         return True
 

@@ -1,3 +1,4 @@
-"""The command line: one module for each noun, and :mod:`.output`. The only place that prints or
+"""The command line: one module for each command, and what they share: :mod:`.nouns`,
+:mod:`.output`, :mod:`.running`, :mod:`.templates`, options, lists. The only place that prints or
 exits.
 """

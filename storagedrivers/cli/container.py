@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
-_SHORT = 12  # characters of an id that are enough for a person
-_REFERENCE = "its name, its id, or the beginning of that"
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verbs."""
@@ -36,11 +33,11 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
 
 
 def _configure_one(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("container", metavar="CONTAINER", help=_REFERENCE)
+    parser.add_argument("container", metavar="CONTAINER", help=nouns.REFERENCE)
 
 
 def _configure_several(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("containers", metavar="CONTAINER", nargs="+", help=_REFERENCE)
+    parser.add_argument("containers", metavar="CONTAINER", nargs="+", help=nouns.REFERENCE)
 
 
 def _answer(arguments: argparse.Namespace, container: Container) -> int:
@@ -178,10 +175,15 @@ def _configure_cp(parser: argparse.ArgumentParser) -> None:
 
 def _cp(arguments: argparse.Namespace, config: StorageConfig) -> int:
     source, target = _split(arguments.source), _split(arguments.target)
-    if (source is None) == (target is None):
+    if source is None and target is None:
         raise StoreError(
-            "one of the two is a container's, and one is not",
+            f"neither {arguments.source!r} nor {arguments.target!r} is a path in a container",
             resolution="write CONTAINER:PATH; a path here with a colon in it begins with / or .",
+        )
+    if source is not None and target is not None:
+        raise StoreError(
+            "both paths are in containers, and files are copied between one and this host only",
+            resolution="copy them here first; a path here with a colon in it begins with / or .",
         )
     options = {"archive": arguments.archive, "follow_link": arguments.follow_link}
     with opened(config) as storage:

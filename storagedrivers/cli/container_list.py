@@ -107,8 +107,18 @@ def _filters(words: Sequence[str]) -> dict[str, list[str]]:
                 f"{word!r} is no filter",
                 resolution=f"write {', '.join(f'{one}=…' for one in _FILTERS)}",
             )
+        if key == "status":
+            _check_status(value)
         found.setdefault(key, []).append(value)
     return found
+
+
+def _check_status(value: str) -> None:
+    from storagedrivers.runtime.state import Running
+
+    known = [one.value for one in Running]
+    if value not in known:
+        raise StoreError(f"{value!r} is no status", resolution=f"there are {', '.join(known)}")
 
 
 def _has_label(row: Mapping[str, Any], word: str) -> bool:

@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-i", "--interactive", action="store_true", help="keep standard input open")
     add("-t", "--tty", action="store_true", help="give it a terminal")
     add("--read-only", action="store_true", help="it cannot write to its root filesystem")
-    add("--network", choices=("host", "none"), default="none", help="default: none")
+    add("--network", "--net", choices=("host", "none"), default="none", help="default: none")
     add("--tmpfs", metavar="PATH[:OPTIONS]", action="append", help="a tmpfs, mounted at PATH")
     add("-l", "--label", metavar="A=B", action="append", help="a label")
     add("--stop-signal", metavar="SIGNAL", help="what stop sends first")
@@ -50,11 +50,27 @@ def config_of(arguments: argparse.Namespace) -> dict[str, Any]:
         "ReadOnly": arguments.read_only,
         "Network": arguments.network,
         "Tmpfs": arguments.tmpfs,
-        "Labels": dict(one.partition("=")[::2] for one in arguments.label or ()) or None,
-        "StopSignal": arguments.stop_signal,
+        "Labels": dict(map(_label, arguments.label or ())) or None,
+        "StopSignal": _signal(arguments.stop_signal),
         "AutoRemove": arguments.rm,
     }
     return {key: value for key, value in config.items() if value is not None}
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    if not name.strip():
+        raise StoreError(f"--label: {text!r} has no name", resolution="write NAME=VALUE")
+    return name, value
+
+
+def _signal(name: str | None) -> str | None:
+    """It is only needed at the end of a container, when it is late to hear that there is none."""
+    if name is not None:
+        from storagedrivers.runtime.signals import signal_number
+
+        signal_number(name)
+    return name
 
 
 def size_of(arguments: argparse.Namespace) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from storagedrivers.cli import create_options, running
+from storagedrivers.cli import create_options, nouns, running
 
 if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig
@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-t", "--tty", action="store_true", help="give it a terminal")
     add("-u", "--user", metavar="USER[:GROUP]", default="", help="names or numbers")
     add("-w", "--workdir", metavar="DIR", default="", help="working directory")
-    add("container", metavar="CONTAINER", help=running.REFERENCE)
+    add("container", metavar="CONTAINER", help=nouns.REFERENCE)
     # Its first word by itself: without it nothing could be run.
     add("program", metavar="COMMAND", help="with its arguments")
     add("rest", metavar="", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)

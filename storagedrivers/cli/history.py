@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from storagedrivers.cli import output
+from storagedrivers.cli import nouns, output
 from storagedrivers.cli.images import at, configure_text, shown_id, since
 from storagedrivers.cli.layer import opened
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
-REFERENCE = "its name, its id, or the beginning of that"
-
 _MISSING = "<missing>"
 _FIELDS = ("ID", "CreatedSince", "CreatedAt", "CreatedBy", "Size", "Comment", "Tags")
 _LONGEST = 45  # characters of a command that are shown
@@ -24,7 +22,7 @@ _LONGEST = 45  # characters of a command that are shown
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("image", metavar="IMAGE", help=REFERENCE)
+    parser.add_argument("image", metavar="IMAGE", help=nouns.REFERENCE)
     parser.add_argument("-q", "--quiet", action="store_true", help="ids only")
     configure_text(parser)
 

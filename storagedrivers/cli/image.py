@@ -7,7 +7,6 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from storagedrivers.cli import history, images, load, nouns, output, save
-from storagedrivers.cli.history import REFERENCE
 from storagedrivers.cli.images import document_of
 from storagedrivers.cli.layer import opened
 from storagedrivers.errors import StorageDriversError
@@ -89,7 +88,7 @@ def _answer(arguments: argparse.Namespace, image: Image) -> None:
 
 
 def _configure_one(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE", help=REFERENCE)
+    parser.add_argument("image", metavar="IMAGE", help=nouns.REFERENCE)
 
 
 def _configure_export(parser: argparse.ArgumentParser) -> None:
@@ -113,7 +112,7 @@ def _export(arguments: argparse.Namespace, config: StorageConfig) -> int:
 
 
 def _configure_several(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help=REFERENCE)
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help=nouns.REFERENCE)
 
 
 def _inspect(arguments: argparse.Namespace, config: StorageConfig) -> int:
@@ -232,7 +231,8 @@ def _configure_prune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-a", "--all", action="store_true", help="also those with names that no container uses"
     )
-    parser.add_argument("--dry-run", action="store_true", help="only say which")
+    parser.add_argument("-n", "--dry-run", action="store_true", help="only say which")
+    parser.add_argument("-f", "--force", action="store_true", help="taken as Docker's: never asks")
 
 
 def _prune(arguments: argparse.Namespace, config: StorageConfig) -> int:

@@ -31,6 +31,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pattern", metavar="NAME", nargs="?", help="only images of this name")
     parser.add_argument("-q", "--quiet", action="store_true", help="ids only")
     parser.add_argument(
+        "-a", "--all", action="store_true", help="taken as Docker's: all are listed anyway"
+    )
+    parser.add_argument(
         "-f",
         "--filter",
         metavar="KEY=VALUE",

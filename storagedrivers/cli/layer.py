@@ -276,13 +276,20 @@ def new_file(path: str) -> Iterator[BinaryIO]:
     target = os.path.realpath(path)  # what a symlink leads to is replaced, and not the link
     temporary = os.path.join(os.path.dirname(target), f".storagedrivers-{os.urandom(8).hex()}")
     try:
-        with open(temporary, "xb") as file:
+        with _made(temporary, path) as file:
             yield file
         os.rename(temporary, target)
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def _made(temporary: str, path: str) -> BinaryIO:
+    try:
+        return open(temporary, "xb")
+    except OSError as error:  # nobody knows the temporary name
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 def _changes(arguments: argparse.Namespace, config: StorageConfig) -> int:

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from storagedrivers.cli import output, running
+from storagedrivers.cli import nouns, output
 from storagedrivers.cli.layer import opened
 from storagedrivers.errors import StoreError
 
@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-n", "--tail", metavar="LINES", default="all", help="only so many of the last ones")
     add("--since", metavar="TIME", help="2024-05-01T12:00:00Z, seconds since 1970, or 10m ago")
     add("-t", "--timestamps", action="store_true", help="when each line was written")
-    add("container", metavar="CONTAINER", help=running.REFERENCE)
+    add("container", metavar="CONTAINER", help=nouns.REFERENCE)
 
 
 def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
@@ -38,8 +38,12 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
         entries = storage.runtime.logs(
             arguments.container, follow=arguments.follow, tail=tail, since=since
         )
+        last = None
         for entry in entries:
             stream = streams.get(entry.stream, streams["stdout"])
+            if last is not None and last is not stream:
+                last.flush()  # both may lead to one file: the lines keep their order
+            last = stream
             prefix = f"{entry.time} " if arguments.timestamps else ""
             stream.write((prefix + entry.text).encode(errors="surrogateescape"))
             if arguments.follow:

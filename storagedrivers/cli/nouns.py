@@ -15,12 +15,18 @@ if TYPE_CHECKING:
 
 Configure = Callable[[argparse.ArgumentParser], object]
 Action = Callable[[argparse.Namespace, "StorageConfig"], int]
+REFERENCE = "its name, its id, or the beginning of that"
+"""What names an image or a container, for help."""
+
 Verbs = Mapping[str, tuple[str, Configure, Action]]
 """By name: what it does, its arguments, the function."""
 
 
 def add_verbs(parser: argparse.ArgumentParser, verbs: Verbs) -> None:
     """Add a parser for each verb."""
+    from storagedrivers.cli.main import VERBATIM, global_options
+
+    noun = parser.prog.split()[-1]
     # Without a name of its own for the verbs, argparse imports what it formats help with.
     parsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog=parser.prog)
     for name, (about, configure, _) in verbs.items():
@@ -30,6 +36,8 @@ def add_verbs(parser: argparse.ArgumentParser, verbs: Verbs) -> None:
             description=f"{about.capitalize()}.",
             formatter_class=parser.formatter_class,
             allow_abbrev=False,
+            # Those of the others are taken before their parsers see anything.
+            parents=[global_options(suppress=True)] if f"{noun} {name}" in VERBATIM else [],
         )
         configure(verb)
 

@@ -12,6 +12,8 @@ from storagedrivers.errors import RuntimeFailedError, StorageDriversError
 if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig
 
+SCHEMA = 1
+
 RUNTIMES = ("crun", "runc", "unshare")
 
 _NO_NEW_PRIVILEGES = ("no-new-privileges", "no-new-privileges:true", "no-new-privileges=true")
@@ -22,7 +24,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-d", "--detach", action="store_true", help="print its id, and let it run")
     add("--runtime", choices=RUNTIMES, help="default: the first that works here")
-    add("--security-opt", action="append", default=[], choices=_NO_NEW_PRIVILEGES, metavar="OPTION")
+    add(
+        "--security-opt",
+        action="append",
+        default=[],
+        choices=_NO_NEW_PRIVILEGES,
+        metavar="OPTION",
+        help="no-new-privileges: setuid programs give nothing",
+    )
     add("--pull", choices=("never", "missing"), help="nothing is pulled anyway")
     create_options.configure(parser)
 
@@ -60,7 +69,10 @@ def _run(arguments: argparse.Namespace, config: StorageConfig) -> int:
                 with suppress(StorageDriversError):
                     storage.containers.remove(container.id)
             raise
-    output.line(container.id)
+    if arguments.json:
+        output.document({"schema": SCHEMA, "id": container.id, "name": container.name})
+    else:
+        output.line(container.id)
     return 0
 
 

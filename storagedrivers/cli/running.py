@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,13 @@ from storagedrivers.cli.layer import opened
 from storagedrivers.errors import StorageDriversError
 
 if TYPE_CHECKING:
+    import argparse
+
     from storagedrivers.config import StorageConfig
     from storagedrivers.runtime import Runtime
     from storagedrivers.storage import Storage
 
-REFERENCE = "its name, its id, or the beginning of that"
+SCHEMA = 1
 
 
 @contextmanager
@@ -27,29 +29,41 @@ def opened_to_run(config: StorageConfig) -> Iterator[Storage]:
 
 
 def each(
-    config: StorageConfig, references: Sequence[str], action: Callable[[Runtime, str], object]
+    arguments: argparse.Namespace,
+    config: StorageConfig,
+    action: Callable[[Runtime, str], object],
+    *,
+    exit_codes: bool = False,
 ) -> int:
     """Do it with every container; one that fails does not keep the others.
 
     Args:
+        arguments: what the user wrote, ``containers`` and ``json`` of it.
         config: the settings.
-        references: the containers.
         action: what it returns is printed.
+        exit_codes: it returns exit codes, which the document has, too.
 
     Returns:
         The exit code of the program.
     """
-    code = 0
+    key, failed = ("exit_code", None) if exit_codes else ("done", False)
+    documents = []
     with opened_to_run(config) as storage:
-        for reference in references:
+        for reference in arguments.containers:
             try:
+                identity = storage.containers.get(reference).id
                 answer = action(storage.runtime, reference)
             except (StorageDriversError, OSError) as error:
                 output.error(error)
-                code = 1
+                documents.append({"container": reference, key: failed, "error": str(error)})
                 continue
-            output.line(str(answer))
-    return code
+            if not arguments.json:
+                output.line(str(answer))
+            value = answer if exit_codes else True
+            documents.append({"container": identity, key: value, "error": None})
+    if arguments.json:
+        output.document({"schema": SCHEMA, "containers": documents})
+    return 1 if any(one["error"] is not None for one in documents) else 0
 
 
 def check_terminal(*, tty: bool, interactive: bool) -> None:

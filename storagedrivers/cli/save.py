@@ -7,8 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from storagedrivers.cli import output
-from storagedrivers.cli.history import REFERENCE
+from storagedrivers.cli import nouns, output
 from storagedrivers.cli.layer import counted, new_file, opened
 from storagedrivers.errors import StoreError
 
@@ -23,7 +22,7 @@ FORMS = ("docker", "oci", "layout")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help=REFERENCE)
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help=nouns.REFERENCE)
     parser.add_argument(
         "-o",
         "--output",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from storagedrivers.cli import running
+from storagedrivers.cli import nouns, running
 
 if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig
@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=10.0,
         help="how long it may take before it is killed; default: 10",
     )
-    add("containers", metavar="CONTAINER", nargs="+", help=running.REFERENCE)
+    add("containers", metavar="CONTAINER", nargs="+", help=nouns.REFERENCE)
 
 
 def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
@@ -34,4 +34,4 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
         runtime.stop(reference, timeout=arguments.time)
         return reference
 
-    return running.each(config, arguments.containers, stop)
+    return running.each(arguments, config, stop)

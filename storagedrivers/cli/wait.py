@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from storagedrivers.cli import running
+from storagedrivers.cli import nouns, running
 
 if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("containers", metavar="CONTAINER", nargs="+", help=running.REFERENCE)
+    parser.add_argument("containers", metavar="CONTAINER", nargs="+", help=nouns.REFERENCE)
 
 
 def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     """Run the command."""
     return running.each(
-        config, arguments.containers, lambda runtime, reference: runtime.wait(reference)
+        arguments, config, lambda runtime, reference: runtime.wait(reference), exit_codes=True
     )

@@ -65,6 +65,8 @@ RENAME_WHITEOUT = 4
 PR_SET_PDEATHSIG = 1
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 LOCK_SH = 1
 LOCK_EX = 2
@@ -77,6 +79,8 @@ _NR_FSCONFIG = 431
 _NR_FSMOUNT = 432
 _NR_OPENAT2 = 437
 _NR_MOUNT_SETATTR = 442
+
+_CAPABILITY_VERSION = 0x20080522  # the third: sets of 64 bits
 
 CAP_SYS_ADMIN = 21
 CAP_SYS_RESOURCE = 24
@@ -91,6 +95,20 @@ class _MountAttr(ctypes.Structure):
         ("attr_clr", ctypes.c_uint64),
         ("propagation", ctypes.c_uint64),
         ("userns_fd", ctypes.c_uint64),
+    )
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _CapData(ctypes.Structure):
+    """Half of the three sets: the lower or the upper 32 capabilities."""
+
+    _fields_ = (
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
+        ("inheritable", ctypes.c_uint32),
     )
 
 
@@ -170,6 +188,27 @@ def prctl(option: int, argument: int) -> None:
     """prctl(2) with one argument, the others 0."""
     call = _function("prctl", _INT, _ULONG, _ULONG, _ULONG, _ULONG)
     _check(call(option, argument, 0, 0, 0))
+
+
+def capget() -> tuple[int, int, int]:
+    """capget(2) for the calling thread: its effective, permitted and inheritable set."""
+    header, data = _CapHeader(_CAPABILITY_VERSION, 0), (_CapData * 2)()
+    _check(_function("capget", _PTR, _PTR)(ctypes.byref(header), data))
+    low, high = data
+    return (
+        low.effective | high.effective << 32,
+        low.permitted | high.permitted << 32,
+        low.inheritable | high.inheritable << 32,
+    )
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """capset(2) for the calling thread."""
+    sets = (effective, permitted, inheritable)
+    halves = [[one >> shift & 0xFFFFFFFF for one in sets] for shift in (0, 32)]
+    header = _CapHeader(_CAPABILITY_VERSION, 0)
+    data = (_CapData * 2)(*(_CapData(*half) for half in halves))
+    _check(_function("capset", _PTR, _PTR)(ctypes.byref(header), data))
 
 
 def pivot_root(new_root: StrOrBytesPath, put_old: StrOrBytesPath) -> None:

@@ -169,13 +169,14 @@ def _open_directory(inside: int | None, parent_fd: int, name: str) -> int:
 def _open_on_same_mount(parent_fd: int, name: str, flags: int) -> int:
     """What openat2(2) with RESOLVE_NO_XDEV does, for Linux before 5.6."""
     fd = os.open(name, flags, dir_fd=parent_fd)
-    if _mount_id(fd) != _mount_id(parent_fd):
+    if mount_id(fd) != mount_id(parent_fd):
         os.close(fd)
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
     return fd
 
 
-def _mount_id(fd: int) -> str:
+def mount_id(fd: int) -> str:
+    """What tells the mount that *fd* was opened on from others."""
     with open(f"/proc/self/fdinfo/{fd}", errors="replace") as file:
         return next(line for line in file if line.startswith("mnt_id:"))
 

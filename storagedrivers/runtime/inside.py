@@ -22,14 +22,15 @@ import stat
 import sys
 import termios
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NoReturn
 
 from storagedrivers.linux import ioctl, mount, namespace, syscalls
 from storagedrivers.model import Mount
 from storagedrivers.runtime import capabilities, processes, terminal
+from storagedrivers.runtime.outcome import PROGRAM
 from storagedrivers.runtime.rootfs import Rootfs
 
 _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9)}
@@ -56,15 +57,20 @@ def main(verb: str, document: str, errors: str, last: str) -> int:
             return _in_child(lambda: _run(spec, last), process, log)
         _enter(int(last))
         return _in_child(lambda: int, process, log, detach=verb == "exec-detached")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return _failed(log, error)
 
 
-def _failed(log: int, error: OSError) -> int:
-    words = str(error)
-    if error.strerror:  # the kernel's own, in the words of the other engines
-        words = f"exec {error.filename}: {error.strerror}" if error.filename else error.strerror
-    line = {"level": "error", "msg": words, "errno": error.errno}
+class _ProgramError(OSError):
+    """The program itself cannot be executed: all else was well."""
+
+
+def _failed(log: int, error: BaseException, words: str = "") -> int:
+    words = words or str(error)
+    if isinstance(error, OSError) and error.strerror:  # the kernel's own words
+        what = PROGRAM if isinstance(error, _ProgramError) else ""
+        words = f"{what}{error.filename}: {error.strerror}" if error.filename else error.strerror
+    line = {"level": "error", "msg": words}
     os.write(log, json.dumps(line).encode() + b"\n")
     return 1
 
@@ -99,10 +105,10 @@ def _in_child(
             else:
                 os.setsid()
             _become(process, before)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: what Python gives to no call
             os._exit(_failed(log, error))
-        except BaseException:
-            os._exit(_failed(log, OSError(errno.EIO, traceback.format_exc())))
+        except BaseException as error:
+            os._exit(_failed(log, error, traceback.format_exc()))
     theirs.close()
     if detach:
         return 0
@@ -164,6 +170,9 @@ def _run(spec: Mapping[str, Any], pid_file: str) -> Callable[[], object]:
 def _mount(rootfs: Rootfs, one: Mapping[str, Any]) -> None:
     target = one["destination"]
     source = one["source"]
+    if target in ("/proc", "/sys") and rootfs.is_symlink(target[1:]):
+        # What is mounted and masked there would not be where programs look for it.
+        raise NotADirectoryError(errno.ENOTDIR, "it is a symlink in the image", target)
     is_file = one["type"] == "bind" and not os.path.isdir(source)
     fd = rootfs.make_file(target) if is_file else rootfs.make_directory(target)
     try:
@@ -299,15 +308,40 @@ def _become(process: Mapping[str, Any], before: Callable[[], object]) -> NoRetur
     """Give up what the process shall not have, and become its program.
 
     Raises:
-        OSError: the program is not there, or cannot be executed.
+        OSError: the working directory cannot be entered.
+        _ProgramError: the program is not there, or cannot be executed.
+        ValueError: an argument or a variable is none that a program can have.
     """
     os.umask(0o022)
     _drop_privileges(process)
-    os.chdir(process["cwd"])
+    _enter_directory(process["cwd"])
     environment = dict(one.partition("=")[::2] for one in process["env"])
-    program = _find(process["args"][0], environment.get("PATH", ""))
+    name = process["args"][0]
+    with _executing(name):
+        program = _find(name, environment.get("PATH", ""))
     before()
-    os.execve(program, process["args"], environment)
+    with _executing(name):
+        os.execve(program, process["args"], environment)
+    raise AssertionError  # execve(2) does not return
+
+
+@contextmanager
+def _executing(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _ProgramError(error.errno, error.strerror, error.filename or name) from error
+
+
+def _enter_directory(path: str) -> None:
+    """chdir(2), but not to a directory of the host's that somebody has left open."""
+    os.chdir(path)
+    try:
+        found = os.getcwd()
+    except FileNotFoundError:  # as some C libraries have it; and where it was removed
+        found = ""
+    if not found.startswith("/"):  # "(unreachable)"
+        raise OSError(errno.ENOENT, "it is no directory of the container", path)
 
 
 def _drop_privileges(process: Mapping[str, Any]) -> None:
@@ -316,6 +350,11 @@ def _drop_privileges(process: Mapping[str, Any]) -> None:
     for number in range(capabilities.last() + 1):
         if number not in kept:
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
+    # A program of root's gets the inheritable ones in addition to those of the bounding set.
+    effective, permitted, _ = syscalls.capget()
+    syscalls.capset(effective, permitted, 0)
+    with suppress(OSError):  # before Linux 4.3, which has none
+        syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
     user = process["user"]
     try:
         os.setgroups(user["additionalGids"])

@@ -133,7 +133,7 @@ def look_after(open_store: Callable[[], ContainerStore], identity: str, answer_f
 
 
 def _logged(containers: ContainerStore, container: Container) -> Stdio:
-    bundle = supervise.bundle_of(containers, container)
+    bundle = supervise.made_bundle(containers, container)
     path = os.path.join(bundle.directory, "log.json")
     if container.config.get("Tty"):
         engine = engines.choose(container.config.get("Runtime") or None)

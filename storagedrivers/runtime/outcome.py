@@ -15,8 +15,11 @@ _ABSENT = re.compile(
 _REFUSED = re.compile(
     r"permission denied|operation not permitted|is a directory|exec format error", re.IGNORECASE
 )
-# What the engines say about the program itself, and not about a mount or a device.
+# What crun and runc say about the program itself, and not about a mount or a device.
 _ABOUT_PROGRAM = re.compile(r"exec|executable", re.IGNORECASE)
+_ABOUT_DIRECTORY = re.compile(r"chdir (?:to )?(?:cwd|`)")
+PROGRAM = "exec "
+"""What unshare's begins with then, and only then."""
 
 
 class ProcessFailedError(RuntimeFailedError):
@@ -50,9 +53,15 @@ def read_errors(path: str) -> str:
     return ""
 
 
+def _is_about_program(engine: str, words: str) -> bool:
+    if engine == "unshare":
+        return words.startswith(PROGRAM)
+    return _ABOUT_PROGRAM.search(words) is not None and not _ABOUT_DIRECTORY.search(words)
+
+
 def failure(program: str, engine: str, words: str) -> ProcessFailedError:
     """The error for what the engine said about starting *program*."""
-    if _ABOUT_PROGRAM.search(words):
+    if _is_about_program(engine, words):
         if _ABSENT.search(words):
             return ProcessFailedError(f"{program}: no such program", NOT_FOUND, details=words)
         if _REFUSED.search(words):

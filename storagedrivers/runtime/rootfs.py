@@ -18,7 +18,6 @@ from typing import Self
 from storagedrivers.errors import RuntimeFailedError
 
 _MAX_LINKS = 40  # as the kernel's own limit
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Rootfs:
@@ -100,32 +99,36 @@ class Rootfs:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
 
     def make_file(self, path: str) -> int:
-        """A descriptor (O_PATH) of what is at *path*; an empty file where nothing is.
+        """A descriptor (O_PATH) of what is at *path*; an empty file where nothing is, also where a
+        symlink leads to nothing.
 
         Raises:
             OSError: as :meth:`make_directory`.
         """
-        with suppress(FileNotFoundError):
-            return self.open(path)
-        directory, _, name = path.rstrip("/").rpartition("/")
-        parent = self.make_directory(directory)
+        return _Walk(self._top, make=True, file=True).go(path)
+
+    def is_symlink(self, name: str) -> bool:
+        """Whether *name*, right below the root, is a symlink."""
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            made = os.open(name, flags, 0o644, dir_fd=parent)
-        finally:
-            os.close(parent)
-        try:
-            return os.open(f"/proc/self/fd/{made}", os.O_PATH | os.O_CLOEXEC)
-        finally:
-            os.close(made)
+            status = os.stat(name, dir_fd=self._top, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return stat.S_ISLNK(status.st_mode)
 
 
 class _Walk:
-    """One way through the tree: the open directories from the root to where it is."""
+    """One way through the tree: the open directories from the root to where it is.
 
-    def __init__(self, top: int, *, make: bool = False) -> None:
+    Args:
+        top: the root.
+        make: directories that are missing are made.
+        file: the last name is made as a file.
+    """
+
+    def __init__(self, top: int, *, make: bool = False, file: bool = False) -> None:
         self._stack = [top]
         self._make = make
+        self._file = file
         self._links = 0
 
     def go(self, path: str) -> int:
@@ -156,10 +159,7 @@ class _Walk:
         except FileNotFoundError:
             if not self._make:
                 raise
-            with suppress(FileExistsError):
-                os.mkdir(name, 0o755, dir_fd=here)
-            fd = os.open(name, _DIRECTORY, dir_fd=here)
-            os.fchmod(fd, 0o755)  # whatever the umask is
+            fd = _make_file(here, name) if self._file and last else _make_directory(here, name)
         mode = os.fstat(fd).st_mode
         if stat.S_ISDIR(mode):
             self._stack.append(fd)
@@ -183,6 +183,25 @@ class _Walk:
     def _return(self) -> None:
         while len(self._stack) > 1:
             os.close(self._stack.pop())
+
+
+def _make_directory(parent: int, name: str) -> int:
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o755, dir_fd=parent)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name, flags, dir_fd=parent)
+    os.fchmod(fd, 0o755)  # whatever the umask is
+    return fd
+
+
+def _make_file(parent: int, name: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    made = os.open(name, flags, 0o644, dir_fd=parent)
+    try:
+        os.fchmod(made, 0o644)  # whatever the umask is
+        return os.open(f"/proc/self/fd/{made}", os.O_PATH | os.O_CLOEXEC)
+    finally:
+        os.close(made)
 
 
 def _names(path: str) -> list[str]:

@@ -34,8 +34,8 @@ class Runtime:
         containers: the store.
 
     Attributes:
-        warn: takes what the engine of a container that is started does not isolate; by default
-            nobody does.
+        warn: takes what the engine of a container that is started does not isolate, and what an
+            image asks for in vain; by default nobody does.
     """
 
     def __init__(self, containers: ContainerStore) -> None:
@@ -61,12 +61,13 @@ class Runtime:
             ContainerRunningError: it runs already.
             RuntimeFailedError: it cannot be started; ``exit_code`` is 125, or 126 where the program
                 cannot be executed, or 127 where there is none.
+            ReadOnlyError: the store was opened for reading only.
         """
         from storagedrivers.runtime import executing, supervise
 
         container = self._containers.get(reference)
         engine = self._engine_of(container)
-        bundle = supervise.bundle_of(self._containers, container)
+        bundle = supervise.made_bundle(self._containers, container)
         tty = bool(container.config.get("Tty"))
         with executing.attached(engine, bundle, interactive=interactive, tty=tty) as stdio:
             return supervise.run(self._containers, container, stdio)
@@ -77,11 +78,13 @@ class Runtime:
         Its output goes to its log.
 
         Raises:
-            ContainerRunningError, RuntimeFailedError: as :meth:`run`.
+            ContainerRunningError, RuntimeFailedError, ReadOnlyError: as :meth:`run`.
         """
-        from storagedrivers.runtime import monitor
+        from storagedrivers.runtime import monitor, supervise
 
         container = self._containers.get(reference)
+        # The monitor opens the store for itself: what this one was opened for must not be lost.
+        supervise.made_bundle(self._containers, container)
         self._engine_of(container)
         layers = self._containers.layers
         monitor.launch(container, os.fspath(layers.root), os.fspath(layers.run_root))
@@ -154,21 +157,32 @@ class Runtime:
     def stop(self, reference: str, *, timeout: float = STOP_TIMEOUT) -> None:
         """End a container: its StopSignal (SIGTERM), and SIGKILL after *timeout* seconds.
 
-        What is left of one whose monitor was killed is cleared away. Nothing happens where it does
-        not run.
+        A StopSignal that is none is a warning. What is left of one whose monitor was killed is
+        cleared away. Nothing happens where it does not run.
 
         Raises:
             RuntimeFailedError: it does not end.
         """
-        from storagedrivers.runtime.signals import signal_number
-
         container = self._containers.get(reference)
-        asked = signal_number(container.config.get("StopSignal") or signal.SIGTERM)
         if self._containers.is_running(container):
-            self._kill(container, asked)
+            self._kill(container, self._stop_signal(container))
             if self._has_ended(container, timeout):
                 return
         self.end(container)
+
+    def _stop_signal(self, container: Container) -> int:
+        from storagedrivers.runtime.signals import signal_number
+
+        wanted = container.config.get("StopSignal")
+        try:
+            return signal_number(wanted or signal.SIGTERM)
+        except ContainerError:  # of an image: nobody can do anything about it now
+            if self.warn is not None:
+                self.warn(
+                    f"the StopSignal of container {container.name}, {wanted!r}, is no signal:"
+                    " SIGTERM is sent instead"
+                )
+            return signal.SIGTERM
 
     def end(self, container: Container) -> None:
         """End a container at once, and clear away what is left of one whose monitor was killed.

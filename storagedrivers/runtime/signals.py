@@ -22,7 +22,7 @@ def signal_number(words: int | str) -> int:
         number = base + int(f"{found[2] or '+'}{found[3] or 0}")
         if signal.SIGRTMIN <= number <= signal.SIGRTMAX:
             return int(number)
-    elif text.isascii() and text.isdigit() and 0 < int(text) < signal.NSIG:
+    elif re.fullmatch(r"[0-9]{1,3}", text) and 0 < int(text) < signal.NSIG:
         return int(text)
     elif (number := getattr(signal, f"SIG{text}", 0)) and isinstance(number, signal.Signals):
         return int(number)

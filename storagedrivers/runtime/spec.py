@@ -174,6 +174,11 @@ def _environment(config: Mapping[str, Any], user: User, hostname: str) -> list[s
         values["TERM"] = "xterm"
     for word in _words(config, "Env"):
         name, sign, value = word.partition("=")
+        if sign and not name:
+            raise RuntimeFailedError(
+                f"the variable {word!r} of the container has no name",
+                resolution="give it one: --env NAME=VALUE; the image itself may be damaged",
+            )
         if sign:
             values[name] = value
         else:
@@ -277,7 +282,13 @@ def _text(config: Mapping[str, Any], key: str) -> str:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and "\0" not in value
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        value.encode("utf-8", "surrogateescape")  # as arguments that are not UTF-8 come in
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _no_good(key: str) -> RuntimeFailedError:

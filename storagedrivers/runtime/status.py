@@ -47,8 +47,10 @@ def read_status(directory: str) -> Status:
     """The status of the container with this directory; an empty one where it never ran."""
     try:
         with open(os.path.join(directory, "status.json"), "rb") as file:
-            values: dict[str, Any] = json.load(file)
+            values: Any = json.load(file)
     except (OSError, ValueError):
+        return Status()
+    if not isinstance(values, dict):
         return Status()
     known = {key: value for key, value in values.items() if key in Status._fields}
     return Status(**known)

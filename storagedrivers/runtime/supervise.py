@@ -42,10 +42,22 @@ _PAUSE = 0.002  # seconds between two looks for the container's process
 
 
 def bundle_of(containers: ContainerStore, container: Container) -> Bundle:
-    """Where the container's files are; both directories are there."""
+    """Where the container's files are. The directory that dies with the boot may not be there."""
     run = containers.run_directory(container)
-    os.makedirs(run, mode=0o700, exist_ok=True)
     return Bundle(container.id, containers.directory(container), run)
+
+
+def made_bundle(containers: ContainerStore, container: Container) -> Bundle:
+    """The same, with both directories; of a container that is removed meanwhile nothing is made.
+
+    Raises:
+        NotFoundError: it is gone.
+        ReadOnlyError: the store was opened for reading only.
+    """
+    with containers.locked(container):
+        bundle = bundle_of(containers, containers.get(container.id))
+        os.makedirs(bundle.run, mode=0o700, exist_ok=True)
+        return bundle
 
 
 def run(
@@ -86,7 +98,7 @@ def _take(containers: ContainerStore, container: Container) -> tuple[Container, 
     """The lock of the one who looks after it."""
     with containers.locked(container):
         container = containers.get(container.id)
-        lock = locks.try_lock(os.path.join(bundle_of(containers, container).run, "monitor"))
+        lock = locks.try_lock(os.path.join(made_bundle(containers, container).run, "monitor"))
     if lock is None:
         raise ContainerRunningError(
             f"container {container.name} is running",

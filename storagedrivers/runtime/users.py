@@ -10,6 +10,7 @@ from storagedrivers.runtime.rootfs import Rootfs
 
 _LONGEST_FILE = 4 << 20  # bytes of /etc/passwd or /etc/group
 _LAST_ID = (1 << 31) - 1  # what Docker takes
+_MOST_GROUPS = 65536  # supplementary ones of a process; setgroups(2)
 
 
 class User(NamedTuple):
@@ -56,9 +57,11 @@ def find_user(rootfs: Rootfs, words: str) -> User:
         extra = []
     else:
         extra = _groups_of(rootfs, known[0]) if known is not None else []
-    for number in (uid, gid, *extra):
+    groups = tuple(dict.fromkeys((gid, *extra)))
+    for number in (uid, *groups):
         _check(number)
-    return User(uid, gid, tuple(dict.fromkeys((gid, *extra))), home)
+    _check_entries(groups, home, words or "0")
+    return User(uid, gid, groups, home)
 
 
 def _find_group(rootfs: Rootfs, words: str) -> int:
@@ -102,6 +105,20 @@ def _check(number: int) -> None:
         raise RuntimeFailedError(
             f"the user or group id {number} is out of range",
             resolution=f"ids go from 0 to {_LAST_ID}",
+        )
+
+
+def _check_entries(groups: tuple[int, ...], home: str, words: str) -> None:
+    if len(groups) > _MOST_GROUPS:
+        raise RuntimeFailedError(
+            f"the image's /etc/group has user {words!r} in {len(groups)} groups, and"
+            f" {_MOST_GROUPS} is the limit",
+            resolution="name a group: --user USER:GROUP",
+        )
+    if "\0" in home:
+        raise RuntimeFailedError(
+            f"the image's /etc/passwd gives user {words!r} a home with a NUL in its name",
+            resolution="name the user by a number that the image does not know, or mend the image",
         )
 
 

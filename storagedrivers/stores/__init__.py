@@ -1,1 +1,3 @@
-"""What a store keeps: the database, layers, mounts, and what looks after them as a whole."""
+"""What a store keeps: the database, layers, mounts, images and containers; and
+what looks after them as a whole.
+"""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from storagedrivers.errors import AlreadyExistsError, NotFoundError, StoreError
 from storagedrivers.stores.database import Database, Row
-from storagedrivers.stores.names import check_name, random_name
+from storagedrivers.stores.names import check_hostname, check_name, random_name
 
 _NAMED = 5  # how many of several that a reference can mean are named
 _PREFIX = re.compile(r"[0-9a-f]{1,64}")
@@ -86,14 +86,16 @@ def get(database: Database, reference: str) -> Container:
         exact = "WHERE state = 'ready' AND (id = ?1 OR name = ?1) ORDER BY id = ?1 DESC"
         if found := find(database, exact, reference):
             return found[0]
-    if not _PREFIX.fullmatch(reference):
-        raise NotFoundError(f"there is no container {reference!r}")
     prefix = f"WHERE state = 'ready' AND id >= ? AND id < ? LIMIT {_NAMED + 1}"
-    found = find(database, prefix, reference, reference + "g")
+    is_prefix = _PREFIX.fullmatch(reference) is not None
+    found = find(database, prefix, reference, reference + "g") if is_prefix else []
     if len(found) == 1:
         return found[0]
     if not found:
-        raise NotFoundError(f"there is no container {reference!r}")
+        raise NotFoundError(
+            f"there is no container {reference!r}",
+            resolution="storagedrivers container ls lists those there are",
+        )
     names = ", ".join(f"{one.id[:12]} ({one.name})" for one in found[:_NAMED])
     more = " and others" if len(found) > _NAMED else ""
     raise NotFoundError(
@@ -263,7 +265,10 @@ def merged_config(
     """How a container is run: what was asked for, and else what its image says.
 
     An entry point that was asked for takes the image's command away; variables and labels are
-    merged by name.
+    merged by name. How an image calls its containers does not matter.
+
+    Raises:
+        StoreError: no container can have the host name that was asked for.
     """
     wanted = {key: value for key, value in given.items() if value is not None}
     known = {key: image[key] for key in _OF_THE_IMAGE if image.get(key) is not None}
@@ -271,12 +276,13 @@ def merged_config(
     config = {**_DEFAULTS, **known, **wanted}
     if not wanted.get("Cmd"):
         config["Cmd"] = None if wanted.get("Entrypoint") else known.get("Cmd")
+    if config["Entrypoint"] == [""]:  # how Docker's clients ask for none
+        config["Entrypoint"] = []
     config["Env"] = merged_env(known.get("Env") or (), wanted.get("Env") or ())
     for key in ("Labels", "Volumes", "ExposedPorts"):
         if known.get(key) or wanted.get(key):
             config[key] = {**(known.get(key) or {}), **(wanted.get(key) or {})}
-    if not config.get("Hostname"):
-        config["Hostname"] = container[:12]
+    config["Hostname"] = check_hostname(config.get("Hostname") or container[:12])
     return config
 
 

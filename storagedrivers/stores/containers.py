@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -166,17 +166,25 @@ class ContainerStore(ContainerBase):
 
     @contextmanager
     def opened(self, reference: str, *, writable: bool = False) -> Iterator[int]:
-        """Have its root directory open, also where it is mounted nowhere."""
-        from storagedrivers.linux import tree
+        """Have its root directory open, also where it is mounted nowhere.
+
+        Args:
+            writable: to write to it. Whoever wants to mount or start it waits meanwhile.
+
+        Raises:
+            ContainerError: it was unmounted by force in this moment.
+        """
         from storagedrivers.linux.mount import open_view
 
         container = self.get(reference)
-        records_ = self.mounts(container)
-        if writable or records_:
-            read_only = records_[0].read_only if records_ else False
-            with self.mounted(container.id, read_only=read_only) as path:
-                with tree.opened_directory(path) as fd:
+        if writable:
+            with self._opened_at_rest(container) as fd:
+                if fd is not None:
                     yield fd
+                    return
+        if writable or self.mounts(container):
+            with self._opened_mounted(container) as fd:
+                yield fd
             return
         layer = self.layers.get(container.layer)
         driver = self.layers.driver_for(layer.driver)
@@ -186,19 +194,66 @@ class ContainerStore(ContainerBase):
         finally:
             os.close(view)
 
+    @contextmanager
+    def _opened_at_rest(self, container: Container) -> Iterator[int | None]:
+        """The root directory of one that neither runs nor is mounted; None of another."""
+        from storagedrivers.stores import writable
+
+        with ExitStack() as stack:
+            container = stack.enter_context(self.settled(container.id))
+            stack.enter_context(self.layers.locked(container.layer))
+            if not self.is_in_use(container):
+                yield stack.enter_context(writable.opened(self.layers, container.layer))
+                return
+        yield None
+
+    @contextmanager
+    def _opened_mounted(self, container: Container) -> Iterator[int]:
+        """The root directory, mounted once more as it is mounted."""
+        found = self.mounts(container)
+        path = self.mount(container.id, read_only=bool(found) and found[0].read_only)
+        fd = self.layers.mount_table.open(path)  # else the count is gone with the mount
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+            self.unmount(container.id)
+
     # Content
 
     def diff(self, reference: str) -> Iterator[Change]:
-        """What is different in it from its image; a directory before what is in it."""
-        from storagedrivers.stores.comparing import diff
+        """What is different in it from its image; a directory before what is in it.
 
-        return diff(self.layers, self.get(reference))
+        Raises:
+            InUseError: it is in use, and changed meanwhile.
+        """
+        return self._diff(self.get(reference))
+
+    def _diff(self, container: Container) -> Iterator[Change]:
+        from storagedrivers.stores import comparing
+
+        with self._while_it_changes(container):
+            yield from comparing.diff(self.layers, container)
+
+    @contextmanager
+    def _while_it_changes(self, container: Container) -> Iterator[None]:
+        """Tell what becomes of a walk through a tree that others change from other failures."""
+        from storagedrivers.stores import copying
+
+        in_use = self.is_in_use(container)
+        try:
+            yield
+        except OSError as error:
+            if not (in_use or self.is_running(container)):
+                raise
+            copying.refuse_changed(error, f"container {container.name}")
+            raise
 
     def export(self, reference: str, write: Write) -> None:
         """Write everything that it shows as one tar."""
         from storagedrivers.archive.pack import pack
 
-        with self.opened(reference) as fd:
+        with self._while_it_changes(self.get(reference)), self.opened(reference) as fd:
             pack(fd, None, None, write)
 
     def copy_in(
@@ -224,10 +279,14 @@ class ContainerStore(ContainerBase):
         Raises:
             NotFoundError: the source is not there, or the directory above the destination.
             ContainerError: a file and a directory are in each other's way.
+            InUseError: it is in use, and changed meanwhile.
         """
         from storagedrivers.stores import cp
 
-        with self.opened(reference, writable=True) as root:
+        with (
+            self._while_it_changes(self.get(reference)),
+            self.opened(reference, writable=True) as root,
+        ):
             if isinstance(source, str | os.PathLike):
                 path_ = os.fspath(source)
                 cp.copy_in(root, path_, path, archive=archive, follow_link=follow_link)
@@ -254,10 +313,11 @@ class ContainerStore(ContainerBase):
         Raises:
             NotFoundError: the source is not there, or the directory above the destination.
             ContainerError: a file and a directory are in each other's way.
+            InUseError: it is in use, and changed meanwhile.
         """
         from storagedrivers.stores import cp
 
-        with self.opened(reference) as root:
+        with self._while_it_changes(self.get(reference)), self.opened(reference) as root:
             if isinstance(target, str | os.PathLike):
                 path_ = os.fspath(target)
                 cp.copy_out(root, path, path_, archive=archive, follow_link=follow_link)

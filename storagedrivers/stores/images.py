@@ -405,4 +405,8 @@ def checked_name(name: str) -> references.Reference:
         raise InvalidReferenceError(
             f"{name!r} has a digest, which cannot be given", resolution="leave @sha256:… out"
         )
+    if found.familiar_repository == "sha256":
+        raise InvalidReferenceError(
+            f"{name!r} as a name would be read as an id", resolution="choose another repository"
+        )
     return found

@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from storagedrivers.errors import (
+    ContainerError,
     InUseError,
     MountError,
     NotFoundError,
     UnmountError,
     UnsafePathError,
 )
-from storagedrivers.linux import busy, mount, syscalls
+from storagedrivers.linux import busy, mount, syscalls, tree
 from storagedrivers.linux.mountinfo import mount_namespaces, read_mountinfo
 from storagedrivers.linux.namespace import has_capability, in_user_namespace
 from storagedrivers.model import Mount
@@ -153,6 +154,29 @@ class MountTable:
         _unmount(layer, record.path)
         self._forget(layer, place)
         return True
+
+    def open(self, path: Path) -> int:
+        """Open the root directory of a layer where :meth:`mount` said that it is.
+
+        Raises:
+            ContainerError: somebody has unmounted it since then, by force.
+        """
+        with suppress(FileNotFoundError):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            if self._is_of_layer(fd, os.path.dirname(path)):
+                return fd
+            os.close(fd)
+        raise ContainerError(
+            f"what was mounted at {path} was unmounted by another process",
+            resolution="try again, if the container is still there",
+        )
+
+    def _is_of_layer(self, fd: int, directory: str) -> bool:
+        """Whether *fd*, opened in *directory*, is on a mount of its own."""
+        if directory != os.path.join(self.run_root, "mounts"):
+            return True  # who may mount nothing has got the path where the layer lies
+        with tree.opened_directory(directory) as above:
+            return tree.mount_id(fd) != tree.mount_id(above)
 
     def living(self, layer: str | None = None, *, tidy: bool = True) -> list[MountRecord]:
         """The mounts of a layer, or of all, that are really there.

@@ -1,4 +1,4 @@
-"""Names of containers: what may be one, and one by chance for those that get none."""
+"""Names of containers: what may be one, and one by chance for those that get none; host names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import re
 from storagedrivers.errors import StoreError
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-_LONGEST = 255  # bytes; a hostname or a file may be called so
+_LONGEST = 255  # bytes; a file may be called so
+_LONGEST_HOSTNAME = 64  # bytes; sethostname(2)
 
 _HOW = (
     "able agile airy amber ample bold brave brisk bright broad calm clean clear cosy crisp dapper"
@@ -38,6 +39,23 @@ def check_name(name: str) -> str:
     raise StoreError(
         f"{name!r} is no name for a container",
         resolution="use 2 to 255 characters of a-z, A-Z, 0-9, '_', '.' and '-',"
+        " the first one a letter or a digit",
+    )
+
+
+def check_hostname(name: str) -> str:
+    """Return *name* if a container can have it as its host name.
+
+    It ends up in files with a line for each host, and is the kernel's to take.
+
+    Raises:
+        StoreError: it has other characters than a container's name, or not 1 to 64 of them.
+    """
+    if _NAME.fullmatch(f"{name}-") and len(name) <= _LONGEST_HOSTNAME:
+        return name
+    raise StoreError(
+        f"{name!r} is no host name",
+        resolution="use 1 to 64 characters of a-z, A-Z, 0-9, '_', '.' and '-',"
         " the first one a letter or a digit",
     )
 

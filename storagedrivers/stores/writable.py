@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from storagedrivers.errors import DepthExceededError, StorageDriversError
 from storagedrivers.linux import tree
+from storagedrivers.linux.mount import open_view
 from storagedrivers.model import Capability
 from storagedrivers.stores import making
 from storagedrivers.stores.making import NewRow
@@ -113,6 +114,22 @@ def _capabilities(layers: LayerStore, driver: StorageDriver) -> frozenset[str]:
         if not layers.database.read_only:
             layers.database.set_meta(**{key: known})
     return frozenset(known.split())
+
+
+@contextmanager
+def opened(layers: LayerStore, layer: str) -> Iterator[int]:
+    """Have the root of a writable layer that is mounted nowhere open, to write to it.
+
+    Whoever calls holds the layer's lock. A process that is killed leaves no mount.
+    """
+    driver = layers.driver_for(layers.get(layer).driver)
+    with layers.database.transaction(durable=False) as connection:
+        connection.execute("UPDATE layers SET used = 1 WHERE id = ?", (layer,))
+    view = open_view(driver.mounts(layer, layers.lowers(layer), read_only=False))
+    try:
+        yield view
+    finally:
+        os.close(view)
 
 
 def require_room(layer: Layer, more: int = 1) -> None:

@@ -4,6 +4,7 @@ names that break tables, processes that get in each other's way.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -11,11 +12,12 @@ import signal
 import socket
 import tarfile
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import contained
 import pytest
 from capabilities import need
 from contained import base_image, clean
@@ -29,6 +31,7 @@ from storagedrivers.cli import templates
 from storagedrivers.errors import (
     ContainerError,
     CorruptStoreError,
+    InUseError,
     MalformedImageError,
     NotFoundError,
 )
@@ -36,7 +39,17 @@ from storagedrivers.linux import tree
 from storagedrivers.oci.config import make_config, parse_config, parse_time
 from storagedrivers.oci.files import ArchiveFiles
 from storagedrivers.storage import Storage
-from storagedrivers.stores import blobs, borrowing, gc, init, loading, mounts, transfer, writable
+from storagedrivers.stores import (
+    blobs,
+    borrowing,
+    comparing,
+    gc,
+    init,
+    loading,
+    mounts,
+    transfer,
+    writable,
+)
 from storagedrivers.stores.images import NewImage
 
 BOTTOM = tar(a_b="below", c="1")
@@ -582,6 +595,113 @@ def test_a_file_below_a_mount_that_was_taken_away(
     monkeypatch.undo()
     storage.gc()
     assert not path.exists()
+
+
+CHANGES = [
+    *(errno.ELOOP, errno.EINVAL, errno.ENODATA, errno.EPERM, errno.ENOTDIR, errno.ENOENT),
+    errno.ESTALE,
+]
+
+
+@pytest.mark.parametrize("number", CHANGES)
+def test_a_tree_that_changes_while_it_is_committed(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    need("mount")
+    base_image(storage)
+    container = storage.containers.create("base")
+
+    def late(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number), "usr/a")
+
+    with storage.containers.mounted(container.id) as path:
+        (path / "new").touch()
+        before = storage.layers.ls()
+        driver = storage.layers.driver_for(storage.layers.driver)
+        with monkeypatch.context() as patched:
+            patched.setattr(driver, "create", late)
+            with pytest.raises(InUseError, match=r"changed while it was copied: 'usr/a'"):
+                storage.containers.commit(container.id)
+        assert storage.layers.ls() == before
+    assert nothing_to_collect(storage)
+
+
+def test_a_tree_that_changes_while_it_is_read(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a container that nobody uses it is a failure of another kind."""
+    need("mount")
+    base_image(storage)
+    containers = storage.containers
+    container = containers.create("base").id
+
+    def late(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), b"a")
+
+    monkeypatch.setattr(comparing, "diff", late)
+    monkeypatch.setattr(transfer.copy, "copy_opened", late)
+    actions: list[Callable[[], object]] = [
+        lambda: [*containers.diff(container)],
+        lambda: containers.copy_out(container, "/etc/motd", tmp_path / "motd"),
+        lambda: containers.copy_in(container, __file__, "/file"),
+    ]
+    for action in actions:
+        with pytest.raises(OSError, match="Too many levels"):
+            action()
+    with containers.mounted(container):
+        for action in actions:
+            with pytest.raises(InUseError, match="changed while"):
+                action()
+    assert storage.layers.mounts() == []
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_container_that_is_removed_by_force_before_it_is_copied_into(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, removed: bool
+) -> None:
+    """What is copied must not end up in the empty mountpoint."""
+    need("mount")
+    base_image(storage)
+    container = storage.containers.create("base").id
+    point = storage.containers.mount(container)
+    table = storage.layers.mount_table
+    opened = table.open
+
+    def late(path: Path) -> int:
+        if removed:
+            storage.containers.remove(container, force=True)
+        else:
+            mounts.mount.unmount(path)
+        return opened(path)
+
+    monkeypatch.setattr(table, "open", late)
+    with pytest.raises(ContainerError, match="was unmounted"):
+        storage.containers.copy_in(container, __file__, "/file")
+    assert not (point / "file").exists()
+    assert storage.layers.mounts() == []
+
+
+def test_what_is_copied_into_a_container_at_rest_is_not_mounted(storage: Storage) -> None:
+    """A process that is killed then leaves no mount that somebody has to take back."""
+    base_image(storage)
+    container = storage.containers.create("base")
+    seen: list[object] = []
+
+    class Stream(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            seen.append(storage.layers.mounts())
+            return super().read(size)
+
+        def readinto(self, buffer: Any, /) -> int:
+            seen.append(storage.layers.mounts())
+            return super().readinto(buffer)
+
+    storage.containers.copy_in(container.id, Stream(tar(new="x")), "/")
+    assert seen
+    assert not any(seen)
+    assert contained.read(storage, container.id, "new") == "x"
+    fork = storage.containers.fork(container.id)
+    assert contained.read(storage, fork.id, "new") == "x"
 
 
 def test_what_commit_writes_can_be_read() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -142,8 +143,6 @@ def test_files_go_in_and_out(program: Program, tmp_path: Path) -> None:
     program("container", "cp", "-", "one:/usr", input=out)
     program("container", "cp", "one:/usr/etc/f", tmp_path / "again")
     assert (tmp_path / "again").read_text() == "content"
-    for words in (("a", "b"), ("one:/a", "one:/b")):
-        assert "one of the two" in program("container", "cp", *words, code=1).err
     assert "there is no /none" in program("container", "cp", "one:/none", tmp_path, code=1).err
     exported = program("container", "export", "one").out
     with tarfile.open(fileobj=io.BytesIO(exported)) as archive:
@@ -183,12 +182,29 @@ def test_the_options_of_create(program: Program, tmp_path: Path) -> None:
     assert "is no size" in program("container", "create", "--size", "much", "base", code=1).err
 
 
-def test_errors_say_what_to_do(program: Program) -> None:
+def test_global_options_of_create(program: Program) -> None:
+    """Before the image they are the program's, after it the command's."""
+    words = ("container", "create", "--json", "--name", "one", "base", "ls", "--json", "-l")
+    assert json.loads(program(*words).text)["name"] == "one"
+    (found,) = program.document("container-inspect", "container", "inspect", "one")["containers"]
+    assert found["config"]["Cmd"] == ["ls", "--json", "-l"]
+
+
+def test_errors_say_what_to_do(program: Program, tmp_path: Path) -> None:
     create(program, "one")
     taken = program("container", "create", "--name", "one", "base", code=1).err
     assert "the name one is taken" in taken
     assert "→" in taken
-    assert "there is no container 'none'" in program("container", "diff", "none", code=1).err
+    none = program("container", "diff", "none", code=1).err
+    assert "there is no container 'none'" in none
+    assert "container ls" in none
+    both = program("container", "cp", "one:/a", "one:/b", code=1).err
+    assert "both paths are in containers" in both
+    assert "neither 'a' nor 'b'" in program("container", "cp", "a", "b", code=1).err
+    assert "'soon' is no status" in program("container", "ls", "-f", "status=soon", code=1).err
+    nowhere = tmp_path / "none/file"
+    done = program("container", "export", "one", "-o", nowhere, code=1)
+    assert done.err.startswith(f"storagedrivers: {nowhere}: No such file")
     assert "there is no image" in program("container", "create", "none", code=1).err
     program("container", "mount", "one")
     assert "container unmount one" in program("container", "reset", "one", code=1).err

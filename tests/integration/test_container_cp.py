@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import stat
+import subprocess
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,8 +16,9 @@ import archives
 import pytest
 from capabilities import need
 from contained import base_image, clean
+from running import PATIENCE, command_line
 
-from storagedrivers.errors import ContainerError, DiffError, NotFoundError
+from storagedrivers.errors import ContainerError, DiffError, InUseError, NotFoundError
 from storagedrivers.linux import syscalls
 from storagedrivers.storage import Storage
 
@@ -244,7 +247,7 @@ def test_a_path_that_changes_under_the_copy_leads_nowhere_else(
                 try:
                     storage.containers.copy_in("box", here / "dir", "/x")
                     done += 1
-                except (ContainerError, NotFoundError, OSError):
+                except (ContainerError, InUseError, NotFoundError, OSError):
                     continue
         finally:
             stop.set()
@@ -373,3 +376,25 @@ def test_a_copy_out_needs_no_writable_mount(storage: Storage, tmp_path: Path) ->
     storage.containers.copy_out("box", "/etc/motd", tmp_path / "motd")
     assert (tmp_path / "motd").read_text() == "hello\n"
     assert storage.database.row("SELECT used FROM layers WHERE id = ?", container.layer) == (0,)
+
+
+def test_a_copy_that_is_killed_leaves_no_mount(storage: Storage) -> None:
+    """Else nobody could fork or roll back before somebody has unmounted it."""
+    command = [*command_line(storage), "container", "cp", "-", "box:/"]
+    driver = storage.layers.driver_for("overlay2")
+    changeset = driver.changeset(storage.containers.get("box").layer)
+    assert changeset is not None
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert process.stdin
+        process.stdin.write(archives.tar(archives.file(b"first", b"1"))[:1024])
+        process.stdin.write(archives.tar(archives.file(b"second", bytes(8 << 20)))[: 4 << 20])
+        process.stdin.flush()
+        deadline = time.monotonic() + PATIENCE
+        while not Path(os.fsdecode(changeset.path), "first").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+    assert storage.layers.mounts() == []
+    fork = storage.containers.fork("box")
+    with storage.containers.mounted(fork.id) as path:
+        assert (path / "first").read_text() == "1"

@@ -199,7 +199,9 @@ def test_rm_and_prune_say_what_is_gone(program: Program, archive: Path) -> None:
         f"Deleted: {MADE.id}",
     ]
     program("load", "-i", archive)
-    assert program("image", "prune").out == b""
+    assert program("image", "prune", "-f").out == b""
+    assert f"Deleted: {MADE.id}" in program("image", "prune", "-a", "-n").text
+    assert program("images", "-a", "-q").line == MADE.id.partition(":")[2][:12]
     done = program("image", "prune", "-a")
     assert f"Deleted: {MADE.id}" in done.text
     assert done.err == "1 were removed, 7 B\n"
@@ -215,6 +217,8 @@ def test_errors_say_what_to_do(program: Program, tmp_path: Path) -> None:
     assert "there is no image 'nothing'" in done.err
     assert "image ls" in done.err
     made = image(BOTTOM, architecture="mips")
+    done = program("image", "import", "-", "sha256:abc", input=tar(a="1"), code=1)
+    assert "would be read as an id" in done.err
     path = write(docker(made), tmp_path / "mips.tar")
     assert "--platform linux/mips" in program("load", "-i", path, code=1).err
     assert program("load", "-i", path, "--platform", "linux/mips").line == made.id

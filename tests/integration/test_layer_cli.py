@@ -56,6 +56,36 @@ def test_what_a_script_needs_is_printed_alone(program: Program, tmp_path: Path) 
     assert program("layer", "ls", "-q").out == b""
 
 
+def test_devices_in_a_user_namespace(tmp_path: Path) -> None:
+    """Its root has the capability, and may make none nevertheless: they are left out, and said."""
+    need("user-namespace")
+    tar = archives.tar(archives.device(b"null", 1, 3), archives.file(b"f", b"content"))
+    made = Program(tmp_path / "store", tmp_path / "run")
+    words = ["unshare", "-Urm", *made.command("layer", "add", "-")]
+    done = subprocess.run(
+        words, input=tar, capture_output=True, check=False, env=environment(), timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"a device was left out: this process may make none" in done.stderr
+    words = ["unshare", "-Urm", *made.command("layer", "export", done.stdout.decode().strip())]
+    out = subprocess.run(words, capture_output=True, check=True, env=environment(), timeout=60)
+    assert out.stdout == tar
+
+
+def test_owners_that_a_user_namespace_lacks(tmp_path: Path) -> None:
+    """The first thing that a user without root meets: the error says what it is."""
+    need("user-namespace")
+    tar = archives.tar(archives.file(b"shadow", b"content", gid=42))
+    made = Program(tmp_path / "store", tmp_path / "run")
+    words = ["unshare", "-Urm", *made.command("layer", "add", "-")]
+    done = subprocess.run(
+        words, input=tar, capture_output=True, check=False, env=environment(), timeout=60
+    )
+    assert done.returncode == 1
+    assert b"'shadow': its owner 0:42 is not mapped in this user namespace" in done.stderr
+    assert b"--map-auto" in done.stderr
+
+
 def test_a_tar_comes_out_as_it_came_in(program: Program, tmp_path: Path) -> None:
     layer = program.add(archives.compressed(TAR, "zstd"))
     assert program("layer", "export", layer).out == TAR

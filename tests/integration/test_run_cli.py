@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -12,9 +13,12 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 from capabilities import need
+from programs import SCHEMAS
 from running import PATIENCE, busybox_image, command_line, remove_containers, usable
 from stored import clean
 
@@ -42,6 +46,11 @@ class Program:
             self.command(*words), input=stdin, capture_output=True, timeout=PATIENCE, check=False
         )
         return Done(done)
+
+    def document(self, schema: str, *words: str) -> Any:
+        found = json.loads(self("--json", *words).out)
+        jsonschema.validate(found, json.loads((SCHEMAS / f"{schema}.json").read_text("utf-8")))
+        return found
 
 
 @pytest.fixture
@@ -106,6 +115,14 @@ def test_entry_point(program: Program) -> None:
     assert program("run", "--rm", "--entrypoint", "pwd", "busybox").out == "/\n"
 
 
+def test_no_entry_point(program: Program) -> None:
+    """An empty one takes the image's away, and its command."""
+    assert program("run", "--rm", "--entrypoint", "", "busybox", "echo", "x").out == "x\n"
+    done = program("run", "--rm", "--entrypoint", "", "busybox")
+    assert (done.code, done.out) == (125, "")
+    assert "no command was given" in done.err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -116,6 +133,8 @@ def test_entry_point(program: Program) -> None:
         (("no/such:image", "true"), 125, "no/such"),
         (("--name", "-", "busybox", "true"), 125, "'-'"),
         (("--tmpfs", "relative", "busybox", "true"), 125, "relative"),
+        (("--stop-signal", "SIGNO", "busybox", "true"), 125, "SIGNO"),
+        (("--label", "=x", "busybox", "true"), 125, "has no name"),
     ],
 )
 @pytest.mark.parametrize("detach", [False, True])
@@ -156,6 +175,22 @@ def test_standard_input(program: Program, engine: str) -> None:
     assert done.out.split() == ["300001"]
     done = program("run", "--rm", "--runtime", engine, "busybox", "wc", "-c", stdin=data)
     assert done.out.split() == ["0"]
+
+
+def test_capabilities_that_would_be_inherited(program: Program, engine: str) -> None:
+    """What the user's process hands on to its programs is not the container's."""
+    need("setpriv")
+    options = ("--inh-caps=+sys_time,+mknod", "--ambient-caps=+sys_time,+mknod")
+    script = ("cat", "/proc/self/status")
+    words = program.command("run", "--rm", "--runtime", engine, "busybox", *script)
+    result = subprocess.run(
+        ["setpriv", *options, *words], capture_output=True, timeout=PATIENCE, check=False
+    )
+    lines = Done(result).out.splitlines()
+    found = {line.split()[0]: int(line.split()[1], 16) for line in lines if line.startswith("Cap")}
+    assert found["CapInh:"] == found["CapAmb:"] == 0
+    assert found["CapEff:"] == found["CapBnd:"]
+    assert not found["CapEff:"] >> 25 & 1
 
 
 def test_no_terminal(program: Program) -> None:
@@ -309,6 +344,47 @@ def test_logs(program: Program) -> None:
     assert program("logs", "--since", "1h30m", "back").out.count("\n") == 6
     for words in (("--tail", "x"), ("--since", "yesterday")):
         assert program("logs", *words, "back").code == 1
+
+
+def test_logs_in_one_file(program: Program, tmp_path: Path) -> None:
+    """What went to two streams comes in the order in which it was written."""
+    script = "for i in 1 2 3; do echo out $i; sleep 0.1; echo err $i >&2; sleep 0.1; done"
+    assert program("run", "-d", "--name", "back", "busybox", "sh", "-c", script).code == 0
+    assert program("wait", "back").code == 0
+    for options in ([], ["-f"]):
+        with (tmp_path / "all").open("wb") as file:
+            words = program.command("logs", *options, "back")
+            environment = {key: it for key, it in os.environ.items() if key != "PYTHONUNBUFFERED"}
+            subprocess.run(
+                words, stdout=file, stderr=file, env=environment, check=True, timeout=PATIENCE
+            )
+        lines = (tmp_path / "all").read_text().splitlines()
+        assert lines == ["out 1", "err 1", "out 2", "err 2", "out 3", "err 3"]
+
+
+def test_start_of_one_that_runs(program: Program) -> None:
+    """As Docker, nothing is to be done, and that is no error; to attach to it is one."""
+    assert program("run", "-d", "--name", "back", "busybox", "sleep", "1000").code == 0
+    pid = program.storage.runtime.state("back").pid
+    done = program("start", "back")
+    assert (done.code, done.out, done.err) == (0, "back\n", "")
+    assert program.storage.runtime.state("back").pid == pid
+    assert program("start", "-a", "back").code == 1
+
+
+def test_documents(program: Program) -> None:
+    """--json of what answers with more than the output of a command."""
+    words = ("run", "-d", "--name", "back", "busybox", "sleep", "1000")
+    made = program.document("container", *words)
+    assert made["name"] == "back"
+    running = program.document("container-done", "start", "back")
+    assert running["containers"] == [{"container": made["id"], "done": True, "error": None}]
+    stopped = program.document("container-done", "stop", "-t", "0", "back", "none")
+    assert [one["done"] for one in stopped["containers"]] == [True, False]
+    ended = program.document("container-wait", "wait", "back", "none")["containers"]
+    assert ended[0] == {"container": made["id"], "exit_code": 137, "error": None}
+    assert ended[1]["exit_code"] is None
+    assert "there is no container" in ended[1]["error"]
 
 
 def test_start_again(program: Program) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,16 +16,19 @@ from typing import Any, NamedTuple
 
 import pytest
 from capabilities import need
-from running import PATIENCE, busybox_image, remove_containers, usable
+from running import PATIENCE, busybox_image, remove_containers, rootfs_tar, usable
 from stored import clean
 
 from storagedrivers.errors import (
     ContainerError,
     ContainerRunningError,
     NotFoundError,
+    ReadOnlyError,
     RuntimeFailedError,
+    StoreError,
 )
-from storagedrivers.runtime import Running
+from storagedrivers.oci.config import make_config
+from storagedrivers.runtime import Running, engines, executing
 from storagedrivers.storage import Storage
 from storagedrivers.stores import locks
 from storagedrivers.stores.containers import Container
@@ -308,6 +313,19 @@ def test_stop_signal(runner: Runner) -> None:
     assert runner.storage.runtime.wait(container.id) == 7
 
 
+def test_stop_signal_that_is_none(runner: Runner) -> None:
+    """An image can bring anything: then it is SIGTERM, and a warning."""
+    said: list[str] = []
+    script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done"
+    container = runner.start("sh", "-c", script, StopSignal="SIGNO")
+    runner.wait_for(container, "ready")
+    runner.storage.runtime.warn = said.append
+    runner.storage.runtime.stop(container.id, timeout=PATIENCE)
+    assert runner.storage.runtime.wait(container.id) == 7
+    (words,) = said
+    assert "'SIGNO'" in words
+
+
 def test_wait(runner: Runner) -> None:
     """Who waits gets the exit code also of a container that is removed at its end; one that never
     ran has none.
@@ -363,6 +381,27 @@ def test_started_at_once_by_many(runner: Runner) -> None:
     words = [sys.executable, "-c", command, runner.storage.root, runner.storage.run_root]
     started = [subprocess.Popen([*words, container.id]) for _ in range(4)]
     assert sorted(one.wait(PATIENCE) for one in started) == [0, 9, 9, 9]
+
+
+def test_start_in_a_store_that_is_only_read(runner: Runner) -> None:
+    """Nothing is started that would write."""
+    container = runner.create("touch", "/x")
+    root, run_root = runner.storage.root, runner.storage.run_root
+    with Storage.open(root=root, run_root=run_root, read_only=True) as reader:
+        for start in (reader.runtime.start, reader.runtime.run):
+            with pytest.raises(ReadOnlyError):
+                start(container.id)
+    assert runner.storage.runtime.state(container.id).running is Running.CREATED
+    assert not os.path.exists(runner.storage.containers.run_directory(container))
+
+
+def test_status_that_is_no_object(storage: Storage) -> None:
+    container = storage.containers.create("busybox")
+    path = os.path.join(storage.containers.directory(container), "status.json")
+    for words in ("[]", "1", '"x"', "null", "{"):
+        Path(path).write_text(words)
+        assert storage.runtime.state(container.id).running is Running.CREATED
+        assert storage.runtime.wait(container.id) == 0
 
 
 # When its monitor is killed
@@ -427,6 +466,133 @@ def test_monitor_is_nobodys_child(runner: Runner) -> None:
     os.close(reader)
 
 
+# What images bring
+
+
+def _image(storage: Storage, **links: str) -> None:
+    """An image ``odd``: that of all tests with symlinks, ``_`` in a name standing for a slash."""
+    buffer = io.BytesIO()
+    with (
+        tarfile.open(fileobj=io.BytesIO(rootfs_tar())) as usual,
+        tarfile.open(fileobj=buffer, mode="w") as archive,
+    ):
+        for entry in usual:
+            archive.addfile(entry, usual.extractfile(entry) if entry.isreg() else None)
+        for name, target in links.items():
+            entry = tarfile.TarInfo(name.replace("_", "/"))
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            archive.addfile(entry)
+    storage.images.import_(io.BytesIO(buffer.getvalue()), name="odd")
+
+
+def _run_odd(runner: Runner, *words: str) -> Done:
+    config = {"Cmd": [*words], "Runtime": runner.engine, "Network": "none", "Hostname": "guest"}
+    container = runner.storage.containers.create("odd", config=config)
+    runner.storage.runtime.start(container.id)
+    code = runner.storage.runtime.wait(container.id)
+    return Done(code, runner.log(container, "stdout"), runner.log(container, "stderr"))
+
+
+def test_files_that_are_dangling_symlinks(runner: Runner, tmp_path: Path) -> None:
+    """Images of systemd-resolved have such ones; none leads out."""
+    outside = tmp_path / "hostname"
+    links = {
+        "etc_resolv.conf": "../run/systemd/resolve/stub-resolv.conf",
+        "etc_hosts": "/run/hosts",
+        "etc_hostname": f"../../../../..{outside}",
+    }
+    _image(runner.storage, **links)
+    done = _run_odd(runner, "sh", "-c", "cat /etc/hostname; grep -c localhost /etc/hosts")
+    assert done.out.split() == ["guest", "2"]
+    done = _run_odd(runner, "cat", "/etc/resolv.conf")
+    assert (done.code, done.out) == (0, Path("/etc/resolv.conf").read_text())
+    assert not outside.exists()
+
+
+@pytest.mark.parametrize("name", ["proc", "sys"])
+def test_symlinks_in_the_place_of_kernel_filesystems(runner: Runner, name: str) -> None:
+    """What is masked would be elsewhere."""
+    _image(runner.storage, **{name: "tmp"})
+    with pytest.raises(RuntimeFailedError) as caught:
+        _run_odd(runner, "true")
+    assert caught.value.exit_code == 125
+    assert runner.storage.layers.mounts() == []
+
+
+def test_host_names_of_images(storage: Storage) -> None:
+    """They are not taken."""
+    config = {"Hostname": "a\nb", "Cmd": ["true"]}
+    raw = make_config(
+        base=None, diff_ids=[], history=[], config=config, created="2024-01-01T00:00:00Z"
+    )
+    image = storage.images.add(raw, None, source="load")
+    container = storage.containers.create(image.id)
+    assert container.config["Hostname"] == container.id[:12]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a b", "a/b", "\udc80", "ä", "-a", ".", "a" * 65])
+def test_host_names_that_are_none(storage: Storage, name: str) -> None:
+    with pytest.raises(StoreError, match="is no host name") as caught:
+        storage.containers.create("busybox", config={"Hostname": name})
+    assert caught.value.resolution
+    assert storage.containers.ls() == []
+
+
+def test_host_names(storage: Storage) -> None:
+    for name in ("a", "A_b.c-d.example", "a" * 64):
+        container = storage.containers.create("busybox", config={"Hostname": name})
+        assert container.config["Hostname"] == name
+
+
+@pytest.mark.parametrize(
+    "process",
+    [
+        {"env": ["=x"]},
+        {"env": ["A=\ud800"]},
+        {"args": ["true", "\0"]},
+        {"user": {"uid": 0, "gid": 0, "additionalGids": [*range(65_537)]}},
+        {"cwd": "/a\0b"},
+        {"cwd": "/exec"},
+    ],
+)
+def test_processes_that_python_or_the_kernel_do_not_take(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, process: dict[str, Any]
+) -> None:
+    """One sentence; and what is missing is not the program."""
+    make = executing.make_process
+
+    def late(*arguments: Any, **options: Any) -> dict[str, Any]:
+        return {**make(*arguments, **options), **process}
+
+    monkeypatch.setattr(executing, "make_process", late)
+    with usable("unshare"):
+        runner = Runner(storage, "unshare")
+        container = runner.start("sleep", "1000")
+        with pytest.raises(RuntimeFailedError) as caught:
+            storage.runtime.exec(container.id, ["/bin/true"])
+    assert caught.value.exit_code == 125
+    assert caught.value.details
+    assert "\n" not in caught.value.details
+
+
+def test_a_directory_of_the_host_that_is_open(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As working directory it would lead out of the container."""
+    command = engines.Unshare.exec
+    leak = ["sh", "-c", 'exec 9<"$0"; exec "$@"', os.fspath(tmp_path)]
+    monkeypatch.setattr(
+        engines.Unshare, "exec", lambda *words, **options: [*leak, *command(*words, **options)]
+    )
+    with usable("unshare"):
+        container = Runner(storage, "unshare").start("sleep", "1000")
+        with pytest.raises(RuntimeFailedError) as caught:
+            storage.runtime.exec(container.id, ["true"], workdir="/proc/self/fd/9")
+    assert caught.value.exit_code == 125
+    assert "no directory of the container" in str(caught.value.details)
+    assert storage.runtime.exec(container.id, ["true"], workdir="/proc/self/cwd") == 0
+
+
 # One more process
 
 
@@ -476,6 +642,14 @@ def test_exec_of_no_program(runner: Runner, program: str, code: int) -> None:
     assert runner.storage.runtime.state(container.id).running is Running.RUNNING
 
 
+def test_exec_in_no_directory(runner: Runner) -> None:
+    """That is not the program that is missing."""
+    container = runner.start("sleep", "1000")
+    with pytest.raises(RuntimeFailedError) as caught:
+        runner.storage.runtime.exec(container.id, ["true"], workdir="/exec")
+    assert caught.value.exit_code == 125
+
+
 def test_exec_where_nothing_runs(runner: Runner) -> None:
     """A container that does not run takes no further process, signal or pause."""
     container = runner.create("true")
@@ -483,6 +657,7 @@ def test_exec_where_nothing_runs(runner: Runner) -> None:
         runner.storage.runtime.exec(container.id, ["true"])
     with pytest.raises(ContainerError, match="not running"):
         runner.storage.runtime.kill(container.id)
+    assert not os.path.exists(runner.storage.containers.run_directory(container))
     with runner.storage.runtime.paused(container):
         pass
     with pytest.raises(NotFoundError):

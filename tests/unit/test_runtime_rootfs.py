@@ -80,12 +80,46 @@ def test_files_are_made(rootfs: Rootfs, top: Path) -> None:
     assert (top / "there").read_text() == "content"
 
 
+@pytest.mark.parametrize(
+    ("target", "real"),
+    [
+        ("../run/systemd/resolve/stub-resolv.conf", "/run/systemd/resolve/stub-resolv.conf"),
+        ("/outside/file", "/outside/file"),
+        ("../../../../outside/file", "/outside/file"),
+        ("/etc/next", "/third"),
+    ],
+)
+def test_files_are_made_where_a_symlink_leads(
+    rootfs: Rootfs, top: Path, target: str, real: str
+) -> None:
+    """Images of systemd-resolved have a symlink to what is only there when it runs."""
+    (top / "etc").mkdir()
+    (top / "etc/next").symlink_to("../third")
+    (top / "etc/resolv.conf").symlink_to(target)
+    before = os.umask(0o077)
+    try:
+        assert _made(rootfs.make_file("/etc/resolv.conf")) == f"{top}{real}"
+    finally:
+        os.umask(before)
+    made = (top / real[1:]).stat()
+    assert (stat.S_IFMT(made.st_mode), made.st_mode & 0o777) == (stat.S_IFREG, 0o644)
+    assert os.listdir(top.parent / "outside") == []
+
+
+def test_files_that_cannot_be_made(rootfs: Rootfs, top: Path) -> None:
+    (top / "loop").symlink_to("/loop")
+    with pytest.raises(OSError, match="Too many levels"):
+        rootfs.make_file("/loop")
+
+
 def test_no_descriptor_is_left(rootfs: Rootfs, top: Path) -> None:
     """Walking leaves nothing open, whether it succeeds or not."""
     (top / "link").symlink_to("a/b/../c")
     before = os.listdir("/proc/self/fd")
     os.close(rootfs.make_directory("/link/d/../e"))
     (top / "file").touch()
+    (top / "dangling").symlink_to("x/y")
+    os.close(rootfs.make_file("/dangling"))
     for path in ("/file/x", "/nowhere"):
         assert rootfs.status(path) is None
         assert rootfs.read(path, limit=1) is None

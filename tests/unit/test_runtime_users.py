@@ -103,3 +103,19 @@ def test_huge_files(top: Path) -> None:
         file.truncate(1 << 40)
     with Rootfs(top) as rootfs, pytest.raises(RuntimeFailedError, match="longer than"):
         find_user(rootfs, "svc")
+
+
+def test_a_home_with_a_nul(top: Path) -> None:
+    """No variable can have one."""
+    (top / "etc/passwd").write_bytes(b"svc:x:5:6::/a\0b:/bin/sh\n")
+    with Rootfs(top) as rootfs, pytest.raises(RuntimeFailedError, match="NUL"):
+        find_user(rootfs, "svc")
+
+
+def test_more_groups_than_a_process_can_have(top: Path) -> None:
+    lines = "".join(f"g:x:{number}:svc\n" for number in range(1000, 1000 + 65_536))
+    (top / "etc/group").write_text(lines)
+    with Rootfs(top) as rootfs:
+        with pytest.raises(RuntimeFailedError, match="65536 is the limit"):
+            find_user(rootfs, "svc")
+        assert find_user(rootfs, "svc:7").groups == (7,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -164,5 +165,8 @@ def _state(pid: int, thread: str) -> str:
 
 def _fields(path: str) -> list[str]:
     """Those of proc_pid_stat(5) from the third on: the second may have blanks in it."""
-    with open(path, "rb") as file:
-        return file.read().rpartition(b")")[2].decode().split()
+    try:
+        with open(path, "rb") as file:
+            return file.read().rpartition(b")")[2].decode().split()
+    except ProcessLookupError as error:  # it ended between the two
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error

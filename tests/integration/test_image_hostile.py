@@ -341,7 +341,9 @@ def test_entries_with_names_outside_are_only_names(storage: Storage, tmp_path: P
     files = {"../../left-the-archive": b"x", "/left-the-archive": b"x", **docker(MADE, "a")}
     storage.images.load(io.BytesIO(archive_of(files)))
     assert storage.images.get("a").id == MADE.id
-    assert not list(tmp_path.parent.glob("**/left-the-archive"))
+    assert not list(tmp_path.rglob("left-the-archive"))
+    assert not (tmp_path.parent / "left-the-archive").exists()
+    assert not Path("/left-the-archive").exists()
 
 
 # Too much

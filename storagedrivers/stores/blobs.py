@@ -26,9 +26,6 @@ from storagedrivers.stores.content import blob_path
 if TYPE_CHECKING:
     from storagedrivers.stores.layers import LayerStore
 
-LOCK = "images"
-"""Whoever gives files their names, or takes images away, holds it."""
-
 _DAMAGED = "remove the image, and load it again"
 _NEEDED = "SELECT 1 FROM image_blobs WHERE digest = ?"
 

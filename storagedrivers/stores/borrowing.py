@@ -77,11 +77,10 @@ def _borrow(store: ImageStore, other: ImageStore, image: Image) -> Image:
     config = other.config(image)
     with store.layers.leased() as lease:
         layer = None
-        chain = () if image.layer is None else records.chain(other.database, image.layer)
+        database = other.database
+        chain = [] if image.layer is None else records.chain_layers(database, image.layer)
         for one in reversed(chain):
-            found = records.by_id(other.database, one)
-            assert found is not None
-            layer = _layer(store.layers, other.layers, found, layer, lease)
+            layer = _layer(store.layers, other.layers, one, layer, lease)
         (made,) = store.register(
             [NewImage(config.raw, layer, "load", image.names, _manifest(other, image))]
         )
@@ -136,7 +135,7 @@ def _insert(
             (
                 *(values[name] for name in columns),
                 records.warnings_text(layer.warnings),
-                _epoch(other, layer),
+                records.epoch(other.database, layer.id),
             ),
         )
         lease.note(layer.id, connection)
@@ -148,11 +147,6 @@ def _same(store: LayerStore, layer: Layer) -> str | None:
     )
     row = store.database.row(query, layer.driver, layer.id, layer.chain_id)
     return None if row is None else str(row[0])
-
-
-def _epoch(other: LayerStore, layer: Layer) -> int | None:
-    row = other.database.row("SELECT epoch FROM layers WHERE id = ?", layer.id)
-    return None if row is None else row[0]
 
 
 def _link(store: LayerStore, other: LayerStore, layer: Layer) -> None:

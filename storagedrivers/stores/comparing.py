@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from storagedrivers.archive.changes import changes, changes_of_several
 from storagedrivers.linux import tree
-from storagedrivers.linux.mount import open_view
 from storagedrivers.model import Change, ChangeKind
-from storagedrivers.stores import init
+from storagedrivers.stores import content, init
 
 if TYPE_CHECKING:
     from storagedrivers.stores.container_records import Container
@@ -48,14 +46,8 @@ def _between(layers: LayerStore, own: tuple[str, ...]) -> Iterator[Change]:
     """
     below = layers.get(own[-1]).parent
     with ExitStack() as stack:
-
-        def view(one: str) -> int:
-            driver = layers.driver_for(layers.get(one).driver)
-            fd = open_view(driver.mounts(one, layers.lowers(one), read_only=True))
-            stack.callback(os.close, fd)
-            return fd
-
-        upper, lower = view(own[0]), None if below is None else view(below)
+        upper = stack.enter_context(content.view(layers, own[0]))
+        lower = None if below is None else stack.enter_context(content.view(layers, below))
         driver = layers.driver_for(layers.get(own[0]).driver)
         found = [changeset for one in own if (changeset := driver.changeset(one)) is not None]
         if not found:

@@ -174,7 +174,7 @@ class ContainerStore(ContainerBase):
         Raises:
             ContainerError: it was unmounted by force in this moment.
         """
-        from storagedrivers.linux.mount import open_view
+        from storagedrivers.stores import content
 
         container = self.get(reference)
         if writable:
@@ -186,13 +186,8 @@ class ContainerStore(ContainerBase):
             with self._opened_mounted(container) as fd:
                 yield fd
             return
-        layer = self.layers.get(container.layer)
-        driver = self.layers.driver_for(layer.driver)
-        view = open_view(driver.mounts(layer.id, self.layers.lowers(layer.id), read_only=True))
-        try:
-            yield view
-        finally:
-            os.close(view)
+        with content.view(self.layers, container.layer) as fd:
+            yield fd
 
     @contextmanager
     def _opened_at_rest(self, container: Container) -> Iterator[int | None]:

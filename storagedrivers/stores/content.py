@@ -11,7 +11,7 @@ from storagedrivers.errors import CorruptStoreError, StoreError
 from storagedrivers.linux.mount import open_view
 from storagedrivers.model import WhiteoutFormat
 from storagedrivers.stores.making import chain_id, check_digest
-from storagedrivers.stores.records import Layer, by_id
+from storagedrivers.stores.records import Layer, by_id, epoch
 
 if TYPE_CHECKING:
     from storagedrivers.archive.pack import Packed
@@ -39,6 +39,17 @@ class Opened(NamedTuple):
     upper_fd: int
     lower_fd: int | None
     whiteouts: WhiteoutFormat | None
+
+
+@contextmanager
+def view(store: LayerStore, layer: str, *, read_only: bool = True) -> Iterator[int]:
+    """Have the root of a layer above those below it open, mounted where no one else sees it."""
+    driver = store.driver_for(store.get(layer).driver)
+    fd = open_view(driver.mounts(layer, store.lowers(layer), read_only=read_only))
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 @contextmanager
@@ -108,12 +119,6 @@ def export(
     return diff_id
 
 
-def _epoch(store: LayerStore, layer: Layer) -> int | None:
-    """What the times in its tar were limited to when its DiffID was computed."""
-    row = store.database.row("SELECT epoch FROM layers WHERE id = ?", layer.id)
-    return None if row is None else row[0]
-
-
 def write_tar(
     store: LayerStore,
     layer: Layer,
@@ -128,7 +133,7 @@ def write_tar(
         source_date_epoch: later times become this one; with a DiffID those are as it has them.
     """
     if layer.diff_id is not None:
-        source_date_epoch = _epoch(store, layer)
+        source_date_epoch = epoch(store.database, layer.id)
     hashed = _Hashed(write)
     packed = None
     kept = store.kept_path(layer.id)

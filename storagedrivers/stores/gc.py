@@ -19,7 +19,6 @@ from storagedrivers.linux.mountinfo import mount_of
 from storagedrivers.model import is_layer_id
 from storagedrivers.stores import locks, records
 from storagedrivers.stores.orphans import (
-    BLOBS_LOCK,
     Kind,
     Orphan,
     driver_or_none,
@@ -151,7 +150,7 @@ def _collect_unused(store: LayerStore, orphan: Orphan) -> None:
 
 def _collect_blob(store: LayerStore, orphan: Orphan) -> None:
     digest = f"sha256:{os.path.basename(orphan.path)}"
-    with store.locked(BLOBS_LOCK, what="the images"):
+    with store.locked(locks.IMAGES, what="the images"):
         if store.database.row("SELECT 1 FROM image_blobs WHERE digest = ?", digest) is None:
             _remove(orphan.path)
 

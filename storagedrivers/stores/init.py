@@ -17,7 +17,7 @@ from storagedrivers.archive.compare import same_status
 from storagedrivers.archive.places import Lower
 from storagedrivers.errors import NotFoundError
 from storagedrivers.linux import tree
-from storagedrivers.linux.mount import open_view
+from storagedrivers.stores import content, records
 
 if TYPE_CHECKING:
     from storagedrivers.stores.layers import LayerStore
@@ -61,26 +61,13 @@ def make(layers: LayerStore, image: str, lease: Lease) -> str:
 
 def _made(layers: LayerStore, top: str | None, lease: Lease) -> str:
     if top is not None:
-        fd = _view(layers, top)
-        try:
+        with content.view(layers, top) as fd:
             if not _missing(fd):
                 return top
-        finally:
-            os.close(fd)
     layer = layers.create(top, held=False, lease=lease, role=ROLE)
-    driver = layers.driver_for(layer.driver)
-    fd = open_view(driver.mounts(layer.id, layers.lowers(layer.id), read_only=False))
-    try:
+    with content.view(layers, layer.id, read_only=False) as fd:
         _fill(fd)
-    finally:
-        os.close(fd)
     return layers.seal(layer.id).id
-
-
-def _view(layers: LayerStore, layer: str) -> int:
-    found = layers.get(layer)
-    driver = layers.driver_for(found.driver)
-    return open_view(driver.mounts(layer, layers.lowers(layer), read_only=True))
 
 
 def _missing(fd: int) -> list[bytes]:
@@ -129,16 +116,15 @@ def unseen(layers: LayerStore, layer: str) -> frozenset[bytes]:
     """The paths below a layer that are there only because an init layer made them: to delete one
     of them is no change.
     """
-    lowers = layers.lowers(layer)
-    inits = [one for one in lowers if layers.get(one).role == ROLE]
+    below_it = records.chain_layers(layers.database, layer)[1:]
+    lowers = [one.id for one in below_it]
+    inits = [one.id for one in below_it if one.role == ROLE]
     if not inits:
         return frozenset()
     with ExitStack() as stack:
 
         def view(one: str) -> Lower:
-            fd = _view(layers, one)
-            stack.callback(os.close, fd)
-            return Lower(fd)
+            return Lower(stack.enter_context(content.view(layers, one)))
 
         now = view(lowers[0])
         found: set[bytes] = set()

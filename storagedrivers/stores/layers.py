@@ -109,9 +109,8 @@ class LayerStore:
         Args:
             layer: the id of the topmost one; None for an image without layers.
         """
-        chain = () if layer is None else records.chain(self.database, layer)
-        found = (records.by_id(self.database, one) for one in reversed(chain))
-        return tuple(one for one in found if one is not None and not one.role)
+        chain = [] if layer is None else records.chain_layers(self.database, layer)
+        return tuple(one for one in reversed(chain) if not one.role)
 
     def children(self, layer: str) -> list[str]:
         """The ids of the layers right above the one with this id."""

@@ -27,6 +27,9 @@ from storagedrivers.linux import syscalls
 TIMEOUT = 60.0
 """Seconds that one waits for another process by default."""
 
+IMAGES = "images"
+"""Whoever gives files of images their names, or takes images away, holds it."""
+
 CONTAINER = "container-"
 """What the names of the locks of containers begin with."""
 

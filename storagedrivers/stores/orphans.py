@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from storagedrivers.driver import StorageDriver
     from storagedrivers.stores.layers import LayerStore
 
-BLOBS_LOCK = "images"
-"""Whoever gives files of images their names, or takes them away, holds it."""
-
 MOUNTPOINT = re.compile(r"(.+)-(ro|rw)")
 """Names of mountpoints: the layer, and how it is mounted."""
 
@@ -256,7 +253,7 @@ class _Search:
         """A file gets its name and its row under one lock."""
         query = "SELECT 1 FROM image_blobs WHERE digest = ?"
         digest = f"sha256:{one.layer}"
-        if self._has_row(query, digest) or self._is_locked(BLOBS_LOCK):
+        if self._has_row(query, digest) or self._is_locked(locks.IMAGES):
             return
         if not self._has_row(query, digest):
             yield from self._orphan(one, "", "a file of images that are gone")

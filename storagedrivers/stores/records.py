@@ -271,10 +271,23 @@ _CHAIN = """
         SELECT layers.id, layers.parent, place + 1
         FROM layers JOIN chain ON layers.id = chain.parent
     )
-    SELECT id FROM chain ORDER BY place
 """
 
 
 def chain(database: Database, layer: str) -> tuple[str, ...]:
     """The ids of the layer and of all below it, nearest first."""
-    return tuple(row[0] for row in database.rows(_CHAIN, layer))
+    query = f"{_CHAIN} SELECT id FROM chain ORDER BY place"
+    return tuple(row[0] for row in database.rows(query, layer))
+
+
+def chain_layers(database: Database, layer: str) -> list[Layer]:
+    """The layer and all below it, nearest first."""
+    columns = ", ".join(f"layers.{name}" for name in Layer._fields)
+    query = f"{_CHAIN} SELECT {columns} FROM chain JOIN layers USING (id) ORDER BY place"
+    return list(map(as_layer, database.rows(query, layer)))
+
+
+def epoch(database: Database, layer: str) -> int | None:
+    """What the times in the layer's tar were limited to when its DiffID was computed."""
+    row = database.row("SELECT epoch FROM layers WHERE id = ?", layer)
+    return None if row is None else row[0]

@@ -12,7 +12,7 @@ from storagedrivers.errors import InUseError, NotFoundError
 from storagedrivers.oci.config import parse_config, parse_time
 from storagedrivers.oci.documents import digest_of
 from storagedrivers.stores import blobs as files
-from storagedrivers.stores import image_records, records
+from storagedrivers.stores import image_records, locks, records
 from storagedrivers.stores.blobs import Staged
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def register(store: ImageStore, images: Sequence[NewImage]) -> list[str]:
     for one in (one for image in images for one in image.staged):
         one.sync()  # before anyone has to wait
     with ExitStack() as stack:
-        stack.enter_context(store.layers.locked(files.LOCK, what="the images"))
+        stack.enter_context(store.layers.locked(locks.IMAGES, what="the images"))
         placed = _keep(store, images, stack)
         try:
             with store.database.transaction() as connection:

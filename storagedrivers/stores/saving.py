@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from storagedrivers.errors import AlreadyExistsError, CorruptStoreError, StoreError
-from storagedrivers.linux.mount import open_view
 from storagedrivers.oci import reference as references
 from storagedrivers.oci.config import ImageConfig
 from storagedrivers.oci.manifest import Descriptor, Manifest, parse_manifest
@@ -22,6 +21,7 @@ from storagedrivers.oci.write import (
     make_manifest,
     write_images,
 )
+from storagedrivers.stores import content
 
 if TYPE_CHECKING:
     from storagedrivers.stores.image_records import Image
@@ -150,12 +150,5 @@ def export(store: ImageStore, image: Image, write: Write) -> None:
     if image.layer is None:
         TarWriter(write).finish()
         return
-    layer = store.layers.get(image.layer)
-    mounts = store.layers.driver_for(layer.driver).mounts(
-        layer.id, store.layers.lowers(layer.id), read_only=True
-    )
-    fd = open_view(mounts)
-    try:
+    with content.view(store.layers, image.layer) as fd:
         pack(fd, None, None, write)
-    finally:
-        os.close(fd)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from storagedrivers.errors import InUseError, NotFoundError
 from storagedrivers.oci import reference as references
-from storagedrivers.stores import blobs, image_records
+from storagedrivers.stores import blobs, image_records, locks
 from storagedrivers.stores import records as layer_records
 from storagedrivers.stores.image_records import Image
 
@@ -139,7 +139,7 @@ class _Removal:
         """Remove it."""
         store, image = self._store, self._image
         self._refuse_mounted()
-        with store.layers.locked(blobs.LOCK, what="the images"):
+        with store.layers.locked(locks.IMAGES, what="the images"):
             with store.database.transaction() as connection:
                 image_records.require(connection, image.id)
                 names = self._check(connection)

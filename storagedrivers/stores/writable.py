@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from storagedrivers.errors import DepthExceededError, StorageDriversError
 from storagedrivers.linux import tree
-from storagedrivers.linux.mount import open_view
 from storagedrivers.model import Capability
-from storagedrivers.stores import making
+from storagedrivers.stores import content, making
 from storagedrivers.stores.making import NewRow
 from storagedrivers.stores.records import Durability, Layer
 
@@ -122,14 +121,10 @@ def opened(layers: LayerStore, layer: str) -> Iterator[int]:
 
     Whoever calls holds the layer's lock. A process that is killed leaves no mount.
     """
-    driver = layers.driver_for(layers.get(layer).driver)
     with layers.database.transaction(durable=False) as connection:
         connection.execute("UPDATE layers SET used = 1 WHERE id = ?", (layer,))
-    view = open_view(driver.mounts(layer, layers.lowers(layer), read_only=False))
-    try:
-        yield view
-    finally:
-        os.close(view)
+    with content.view(layers, layer, read_only=False) as fd:
+        yield fd
 
 
 def require_room(layer: Layer, more: int = 1) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from storagedrivers.cli import container_list, create_options, nouns, output
 from storagedrivers.cli.layer import counted, new_file, opened
 from storagedrivers.config import source_date_epoch
-from storagedrivers.errors import StorageDriversError, StoreError
+from storagedrivers.errors import StoreError
 
 if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig
@@ -100,14 +100,7 @@ def _unmount(arguments: argparse.Namespace, config: StorageConfig) -> int:
 def _diff(arguments: argparse.Namespace, config: StorageConfig) -> int:
     with opened(config, read_only=True) as storage:
         changes = storage.containers.diff(arguments.container)
-        if arguments.json:
-            documents = [
-                {"kind": one.kind.value, "path": "/" + os.fsdecode(one.path)} for one in changes
-            ]
-            output.document({"schema": SCHEMA, "changes": documents})
-            return 0
-        for one in changes:
-            output.line(f"{one.kind.value} /{output.visible(one.path)}")
+        output.changes(changes, schema=SCHEMA if arguments.json else None)
     return 0
 
 
@@ -325,26 +318,14 @@ def _for_each(
     config: StorageConfig,
     action: Callable[[Storage, Container], object],
 ) -> int:
-    """Do it with every container; one that fails does not keep the others. As Docker's, the answer
-    is what the user wrote.
-    """
-    documents = []
+    """Do it with every container; as Docker's, the answer is what the user wrote."""
     with opened(config) as storage:
-        for reference in arguments.containers:
-            try:
-                container = storage.containers.get(reference)
-                done = action(storage, container)
-            except (StorageDriversError, OSError) as error:
-                output.error(error)
-                documents.append({"container": reference, "done": False, "error": str(error)})
-                continue
-            if not arguments.json and done is not False:  # False: still mounted, for others
-                output.line(reference)
-            found = {"container": container.id, "done": done is not False, "error": None}
-            documents.append(found)
-    if arguments.json:
-        output.document({"schema": SCHEMA, "containers": documents})
-    return 1 if any(one["error"] for one in documents) else 0
+
+        def act(reference: str) -> tuple[str, str, object]:
+            container = storage.containers.get(reference)
+            return container.id, reference, action(storage, container)
+
+        return nouns.for_each(arguments, "container", act, schema=SCHEMA)
 
 
 def _configure_prune(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from storagedrivers.cli import nouns, output
-from storagedrivers.errors import StorageDriversError, StoreError
+from storagedrivers.errors import StoreError
 from storagedrivers.storage import Storage
 
 if TYPE_CHECKING:
@@ -295,14 +295,7 @@ def _made(temporary: str, path: str) -> BinaryIO:
 def _changes(arguments: argparse.Namespace, config: StorageConfig) -> int:
     with opened(config, read_only=True) as storage:
         changes = storage.layers.changes(arguments.layer)
-        if arguments.json:
-            documents = [
-                {"kind": one.kind.value, "path": "/" + os.fsdecode(one.path)} for one in changes
-            ]
-            output.document({"schema": SCHEMA, "changes": documents})
-            return 0
-        for one in changes:
-            output.line(f"{one.kind.value} /{output.visible(one.path)}")
+        output.changes(changes, schema=SCHEMA if arguments.json else None)
     return 0
 
 
@@ -337,23 +330,14 @@ def _for_each(
     config: StorageConfig,
     action: Callable[[Storage], Callable[[str], object]],
 ) -> int:
-    """Do it with every layer; one that fails does not keep the others."""
-    documents = []
+    """Do it with every layer, and print the ids of those that it was done with."""
     with opened(config) as storage:
-        for reference in arguments.layers:
-            try:
-                layer = storage.layers.get(reference).id
-                done = action(storage)(layer)
-            except (StorageDriversError, OSError) as error:
-                output.error(error)
-                documents.append({"layer": reference, "done": False, "error": str(error)})
-                continue
-            if not arguments.json and done is not False:  # False: still mounted, for others
-                output.line(layer)
-            documents.append({"layer": layer, "done": done is not False, "error": None})
-    if arguments.json:
-        output.document({"schema": SCHEMA, "layers": documents})
-    return 1 if any(one["error"] for one in documents) else 0
+
+        def act(reference: str) -> tuple[str, str, object]:
+            layer = storage.layers.get(reference).id
+            return layer, layer, action(storage)(layer)
+
+        return nouns.for_each(arguments, "layer", act, schema=SCHEMA)
 
 
 _REFERENCE = "its id, the beginning of that, its DiffID or its ChainID"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from storagedrivers.cli import output
+from storagedrivers.errors import StorageDriversError
 
 if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig
@@ -40,6 +41,42 @@ def add_verbs(parser: argparse.ArgumentParser, verbs: Verbs) -> None:
             parents=[global_options(suppress=True)] if f"{noun} {name}" in VERBATIM else [],
         )
         configure(verb)
+
+
+def for_each(
+    arguments: argparse.Namespace,
+    noun: str,
+    act: Callable[[str], tuple[str, str, object]],
+    *,
+    schema: int,
+) -> int:
+    """Do something with each of the things that were named; one that fails does not keep the
+    others.
+
+    Args:
+        arguments: those of the verb; they have the references as the noun's plural.
+        noun: what they are.
+        act: takes a reference; gives the id, what to print, and what was done: False where the
+            thing is still mounted, for others.
+        schema: the version of the JSON document.
+
+    Returns:
+        The exit code.
+    """
+    documents: list[dict[str, Any]] = []
+    for reference in getattr(arguments, f"{noun}s"):
+        try:
+            identity, shown, done = act(reference)
+        except (StorageDriversError, OSError) as error:
+            output.error(error)
+            documents.append({noun: reference, "done": False, "error": str(error)})
+            continue
+        if not arguments.json and done is not False:
+            output.line(shown)
+        documents.append({noun: identity, "done": done is not False, "error": None})
+    if arguments.json:
+        output.document({"schema": schema, f"{noun}s": documents})
+    return 1 if any(one["error"] for one in documents) else 0
 
 
 def print_documents(documents: Sequence[dict[str, Any]], text: Callable[[str, Any], str]) -> None:

@@ -6,9 +6,12 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from storagedrivers.model import Change
 
 
 def line(text: str = "") -> None:
@@ -96,6 +99,21 @@ def document(value: Any) -> None:
     import json
 
     print(json.dumps(value, indent=2))
+
+
+def changes(found: Iterable[Change], *, schema: int | None) -> None:
+    """Print what is different, a path on each line.
+
+    Args:
+        found: the differences.
+        schema: print a JSON document with this version instead.
+    """
+    if schema is None:
+        for one in found:
+            line(f"{one.kind.value} /{visible(one.path)}")
+        return
+    documents = [{"kind": one.kind.value, "path": "/" + os.fsdecode(one.path)} for one in found]
+    document({"schema": schema, "changes": documents})
 
 
 def discard() -> None:

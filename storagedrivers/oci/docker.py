@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from storagedrivers.errors import MalformedImageError, UnsupportedImageError
+from storagedrivers.errors import UnsupportedImageError
 from storagedrivers.oci.config import ImageConfig, parse_config
 from storagedrivers.oci.documents import MAX_DOCUMENT, Fields, check_document, parse_list
 from storagedrivers.oci.files import Files
@@ -32,10 +32,7 @@ def read_docker_archive(files: Files, wanted: Platform) -> list[Found]:
         MalformedImageError: something in it is no good; names the file.
         UnsupportedImageError: none is for the platform.
     """
-    found = only_fitting(_read_all(files, wanted))
-    if not found:
-        raise MalformedImageError(f"{MANIFEST} in {files.name} lists no image")
-    return found
+    return only_fitting(_read_all(files, wanted), f"{MANIFEST} in {files.name}")
 
 
 def _read_all(files: Files, wanted: Platform) -> Iterator[Found | UnsupportedImageError]:

@@ -100,11 +100,16 @@ def other_platforms(
     )
 
 
-def only_fitting(tried: Iterable[Found | UnsupportedImageError]) -> list[Found]:
+def only_fitting(tried: Iterable[Found | UnsupportedImageError], where: str) -> list[Found]:
     """The images that fit.
+
+    Args:
+        tried: each image, or why it does not fit.
+        where: the file that lists them, for an error.
 
     Raises:
         UnsupportedImageError: none does; the first one's.
+        MalformedImageError: there is none at all.
     """
     found: list[Found] = []
     others: list[UnsupportedImageError] = []
@@ -115,6 +120,8 @@ def only_fitting(tried: Iterable[Found | UnsupportedImageError]) -> list[Found]:
             others.append(one)
     if others and not found:
         raise others[0]
+    if not found:
+        raise MalformedImageError(f"{where} lists no image")
     return found
 
 

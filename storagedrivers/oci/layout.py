@@ -62,13 +62,12 @@ def read_layout(files: Files, wanted: Platform) -> list[Found]:
     if entries is None:
         raise MalformedImageError(f"{INDEX} in {files.name} is no index")
     found: dict[str, Found] = {}
-    for one in only_fitting(_read_all(files, entries, wanted)):
+    where = f"{INDEX} in {files.name}"
+    for one in only_fitting(_read_all(files, entries, wanted), where):
         assert one.manifest is not None
         before = found.get(one.manifest.digest)
         names = (*before.names, *one.names) if before else one.names
         found[one.manifest.digest] = one._replace(names=names)
-    if not found:
-        raise MalformedImageError(f"{INDEX} in {files.name} lists no image")
     more = names_by_config(files)
     return [
         one._replace(names=tuple(dict.fromkeys((*one.names, *more.get(one.config.digest, ())))))

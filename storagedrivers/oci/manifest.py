@@ -44,11 +44,6 @@ class Descriptor(NamedTuple):
     annotations: Mapping[str, str] = {}
 
     @property
-    def is_index(self) -> bool:
-        """It is a list of manifests."""
-        return self.media_type in _INDEXES
-
-    @property
     def is_image(self) -> bool:
         """It is a list of manifests, a manifest, or says nothing of what it is; no attestation."""
         return (

@@ -38,10 +38,7 @@ def read_oldest_archive(files: Files, wanted: Platform) -> list[Found]:
         MalformedImageError: something in it is no good; names the file.
         UnsupportedImageError: none is for the platform.
     """
-    found = only_fitting(_read_all(files, wanted))
-    if not found:
-        raise MalformedImageError(f"{_REPOSITORIES} in {files.name} lists no image")
-    return found
+    return only_fitting(_read_all(files, wanted), f"{_REPOSITORIES} in {files.name}")
 
 
 def _read_all(files: Files, wanted: Platform) -> Iterator[Found | UnsupportedImageError]:

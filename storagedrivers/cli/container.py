@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
-from storagedrivers.cli import container_list, create_options, nouns, output
-from storagedrivers.cli.layer import counted, new_file, opened
+from storagedrivers.cli import container_list, create_options, nouns, outgoing, output
+from storagedrivers.cli.nouns import opened
 from storagedrivers.config import source_date_epoch
 from storagedrivers.errors import StoreError
 
@@ -110,15 +110,16 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(arguments: argparse.Namespace, config: StorageConfig) -> int:
-    write = _standard_output() if arguments.output is None else None
+    if arguments.output is None:
+        _standard_output()
     with opened(config) as storage:
         container = storage.containers.get(arguments.container)
-        with output.progress("exporting", None, quiet=arguments.json) as progress:
-            if write is not None:
-                storage.containers.export(container.id, counted(write, progress))
-                return 0
-            with new_file(arguments.output) as file:
-                storage.containers.export(container.id, counted(file.write, progress))
+        outgoing.write_tar(
+            arguments,
+            lambda write: storage.containers.export(container.id, write),
+            None,
+            label="exporting",
+        )
     return 0
 
 

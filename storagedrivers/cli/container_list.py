@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from storagedrivers.cli import nouns, output
-from storagedrivers.cli.layer import opened
+from storagedrivers.cli.nouns import opened
 from storagedrivers.errors import StoreError
 
 if TYPE_CHECKING:

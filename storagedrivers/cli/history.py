@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from storagedrivers.cli import nouns, output
 from storagedrivers.cli.images import at, configure_text, shown_id, since
-from storagedrivers.cli.layer import opened
+from storagedrivers.cli.nouns import opened
 
 if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig

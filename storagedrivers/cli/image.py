@@ -6,9 +6,9 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
-from storagedrivers.cli import history, images, load, nouns, output, save
+from storagedrivers.cli import history, images, load, nouns, outgoing, output, save
 from storagedrivers.cli.images import document_of
-from storagedrivers.cli.layer import opened
+from storagedrivers.cli.nouns import opened
 from storagedrivers.errors import StorageDriversError
 from storagedrivers.oci import reference as references
 
@@ -97,10 +97,10 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(arguments: argparse.Namespace, config: StorageConfig) -> int:
-    save.refuse_terminal(arguments.output)
+    outgoing.refuse_terminal(arguments.output)
     with opened(config, read_only=True) as storage:
         image = storage.images.get(arguments.image)
-        save.write_tar(
+        outgoing.write_tar(
             arguments,
             lambda write: storage.images.export(image.id, write),
             storage.images.size(image),

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from storagedrivers.cli import output
-from storagedrivers.cli.layer import opened
+from storagedrivers.cli.nouns import opened
 from storagedrivers.errors import StoreError
 from storagedrivers.oci import reference as references
 

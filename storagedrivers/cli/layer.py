@@ -7,15 +7,16 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from storagedrivers.cli import nouns, output
+from storagedrivers.cli.nouns import opened
 from storagedrivers.errors import StoreError
-from storagedrivers.storage import Storage
 
 if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig
+    from storagedrivers.storage import Storage
     from storagedrivers.stores.layers import Layer
     from storagedrivers.stores.mounts import MountRecord
 
@@ -33,15 +34,6 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     """Run the command."""
     _, _, action = VERBS[arguments.verb]
     return action(arguments, config)
-
-
-@contextmanager
-def opened(config: StorageConfig, *, read_only: bool = False) -> Iterator[Storage]:
-    """The store, and what opening it has to say."""
-    with Storage.open(config, read_only=read_only) as storage:
-        for warning in storage.warnings:
-            output.warning(warning)
-        yield storage
 
 
 def document_of(layer: Layer) -> dict[str, Any]:
@@ -229,67 +221,24 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(arguments: argparse.Namespace, config: StorageConfig) -> int:
-    if arguments.output is None and (sys.stdout is None or sys.stdout.isatty()):
-        raise StoreError(
-            "standard output is a terminal, and a tar is no text",
-            resolution="name a file: -o FILE",
-        )
+    from storagedrivers.cli import outgoing
+
+    outgoing.refuse_terminal(arguments.output)
     with opened(config) as storage:
         layer = storage.layers.get(arguments.layer)
-        with output.progress("exporting", layer.diff_size, quiet=arguments.json) as progress:
-            if arguments.output is None:
-                storage.layers.export(layer.id, counted(sys.stdout.buffer.write, progress))
-                return 0
-            with new_file(arguments.output) as file:
-                diff_id = storage.layers.export(layer.id, counted(file.write, progress))
+        diff_id = outgoing.write_tar(
+            arguments,
+            lambda write: storage.layers.export(layer.id, write),
+            layer.diff_size,
+            label="exporting",
+        )
+    if arguments.output is None:
+        return 0
     if arguments.json:
         output.document({"schema": SCHEMA, "id": layer.id, "diff_id": diff_id})
     else:
         output.line(diff_id)
     return 0
-
-
-def counted(
-    write: Callable[[bytes | memoryview], object], progress: Callable[[int], object] | None
-) -> Callable[[bytes | memoryview], object]:
-    """What writes, and tells *progress* how many bytes that were; the writer itself without one."""
-    if progress is None:
-        return write
-    done = 0
-
-    def counting(data: bytes | memoryview) -> None:
-        nonlocal done
-        write(data)
-        done += len(data)
-        progress(done)
-
-    return counting
-
-
-@contextmanager
-def new_file(path: str) -> Iterator[BinaryIO]:
-    """A file that has its name only once it is whole; what is no regular file is written to."""
-    if os.path.lexists(path) and not os.path.isfile(path):
-        with open(path, "wb") as file:
-            yield file
-        return
-    target = os.path.realpath(path)  # what a symlink leads to is replaced, and not the link
-    temporary = os.path.join(os.path.dirname(target), f".storagedrivers-{os.urandom(8).hex()}")
-    try:
-        with _made(temporary, path) as file:
-            yield file
-        os.rename(temporary, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
-def _made(temporary: str, path: str) -> BinaryIO:
-    try:
-        return open(temporary, "xb")
-    except OSError as error:  # nobody knows the temporary name
-        raise OSError(error.errno, error.strerror, path) from error
 
 
 def _changes(arguments: argparse.Namespace, config: StorageConfig) -> int:

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from storagedrivers.cli import nouns, output
-from storagedrivers.cli.layer import opened
+from storagedrivers.cli.nouns import opened
 from storagedrivers.errors import StoreError
 
 if TYPE_CHECKING:

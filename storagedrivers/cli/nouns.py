@@ -1,15 +1,17 @@
-"""What commands share that are a noun and then a verb: the parsers of verbs, and documents for
-people.
+"""What commands share that work on a store: opening it, the parsers of a noun's verbs, documents
+for people.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from storagedrivers.cli import output
 from storagedrivers.errors import StorageDriversError
+from storagedrivers.storage import Storage
 
 if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig
@@ -21,6 +23,15 @@ REFERENCE = "its name, its id, or the beginning of that"
 
 Verbs = Mapping[str, tuple[str, Configure, Action]]
 """By name: what it does, its arguments, the function."""
+
+
+@contextmanager
+def opened(config: StorageConfig, *, read_only: bool = False) -> Iterator[Storage]:
+    """The store, and what opening it has to say."""
+    with Storage.open(config, read_only=read_only) as storage:
+        for warning in storage.warnings:
+            output.warning(warning)
+        yield storage
 
 
 def add_verbs(parser: argparse.ArgumentParser, verbs: Verbs) -> None:

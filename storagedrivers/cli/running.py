@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from storagedrivers.cli import output
-from storagedrivers.cli.layer import opened
+from storagedrivers.cli.nouns import opened
 from storagedrivers.errors import StorageDriversError
 
 if TYPE_CHECKING:

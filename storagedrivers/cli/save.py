@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from storagedrivers.cli import nouns, output
-from storagedrivers.cli.layer import counted, new_file, opened
+from storagedrivers.cli import nouns
+from storagedrivers.cli.nouns import opened
+from storagedrivers.cli.outgoing import refuse_terminal, write_tar
 from storagedrivers.errors import StoreError
 
 if TYPE_CHECKING:
@@ -61,28 +61,3 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
 def _total(storage: Storage, images: list[str]) -> int:
     """About how much it will be."""
     return sum(storage.images.size(storage.images.get(one)) for one in images)
-
-
-def refuse_terminal(path: str | None) -> None:
-    """Check that a tar will not be written to a terminal.
-
-    Raises:
-        StoreError: it would.
-    """
-    if path is None and (sys.stdout is None or sys.stdout.isatty()):
-        raise StoreError(
-            "standard output is a terminal, and a tar is no text",
-            resolution="name a file: -o FILE",
-        )
-
-
-def write_tar(
-    arguments: argparse.Namespace, produce: Callable[[Write], object], total: int | None
-) -> None:
-    """Have a tar written to where the options say."""
-    with output.progress("writing", total, quiet=arguments.json) as progress:
-        if arguments.output is None:
-            produce(counted(sys.stdout.buffer.write, progress))
-            return
-        with new_file(arguments.output) as file:
-            produce(counted(file.write, progress))

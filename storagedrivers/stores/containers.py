@@ -446,9 +446,9 @@ class ContainerStore(ContainerBase):
         Raises:
             ContainerRunningError: it runs or is mounted.
         """
-        from storagedrivers.stores import removal
+        from storagedrivers.stores import container_removal
 
-        return removal.remove(self, self.get(reference), force=force)
+        return container_removal.remove(self, self.get(reference), force=force)
 
     def prune(self, *, dry_run: bool = False) -> list[Container]:
         """Remove all that neither run nor are mounted.
@@ -456,9 +456,9 @@ class ContainerStore(ContainerBase):
         Args:
             dry_run: only say which.
         """
-        from storagedrivers.stores import removal
+        from storagedrivers.stores import container_removal
 
-        return removal.prune(self, dry_run=dry_run)
+        return container_removal.prune(self, dry_run=dry_run)
 
     # Looking after
 
@@ -471,7 +471,7 @@ class ContainerStore(ContainerBase):
                 if name.startswith(locks.CONTAINER):
                     names.append(name.removeprefix(locks.CONTAINER))
         if names:
-            from storagedrivers.stores import removal
+            from storagedrivers.stores import container_removal
 
             for name in dict.fromkeys(names):
-                removal.finish(self, name)
+                container_removal.finish(self, name)

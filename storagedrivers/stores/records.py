@@ -264,7 +264,7 @@ def unused(database: Database) -> list[str]:
     return found
 
 
-_CHAIN = """
+_DOWN = """
     WITH RECURSIVE chain (id, parent, place) AS (
         SELECT id, parent, 0 FROM layers WHERE id = ?
         UNION ALL
@@ -274,17 +274,21 @@ _CHAIN = """
 """
 
 
+_CHAIN = f"{_DOWN} SELECT id FROM chain ORDER BY place"
+_CHAIN_LAYERS = (
+    f"{_DOWN} SELECT {', '.join(f'layers.{name}' for name in Layer._fields)}"
+    " FROM chain JOIN layers USING (id) ORDER BY place"
+)
+
+
 def chain(database: Database, layer: str) -> tuple[str, ...]:
     """The ids of the layer and of all below it, nearest first."""
-    query = f"{_CHAIN} SELECT id FROM chain ORDER BY place"
-    return tuple(row[0] for row in database.rows(query, layer))
+    return tuple(row[0] for row in database.rows(_CHAIN, layer))
 
 
 def chain_layers(database: Database, layer: str) -> list[Layer]:
     """The layer and all below it, nearest first."""
-    columns = ", ".join(f"layers.{name}" for name in Layer._fields)
-    query = f"{_CHAIN} SELECT {columns} FROM chain JOIN layers USING (id) ORDER BY place"
-    return list(map(as_layer, database.rows(query, layer)))
+    return list(map(as_layer, database.rows(_CHAIN_LAYERS, layer)))
 
 
 def epoch(database: Database, layer: str) -> int | None:

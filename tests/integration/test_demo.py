@@ -111,7 +111,7 @@ def interpreter() -> str:
     check = f"import sys, storagedrivers.cli.demo; assert sys.version_info[:2] == {version}"
     for program in (sys.executable, "/usr/bin/python3"):
         command = [*_AS_NOBODY, "env", f"PYTHONPATH={_MODULES}", program, "-c", check]
-        if not subprocess.run(command, capture_output=True, check=False).returncode:
+        if not subprocess.run(command, capture_output=True, check=False, cwd="/").returncode:
             return program
     return lack("readable", f"user {NOBODY} cannot read this installation")
 

@@ -236,9 +236,11 @@ def test_terminal(program: Program, engine: str) -> None:
         session.resize(rows=44, columns=122)
         session.type("stty size\r", again=True)
         session.expect(r"44 122")
-        session.type("echo $TERM; sleep 1000\r")
+        # Before the shell has given the terminal to its child, the key is the shell's: the child
+        # says that it has it.
+        session.type("echo $TERM; sh -c 'echo rea\\dy; exec sleep 1000'\r")
         session.expect(r"xterm\r\n")
-        # Before the shell has given the terminal to its child, the key is the shell's.
+        session.expect(r"ready\r\n")
         session.type("\x03", again=True)
         session.expect("# ")
         session.type("echo code-$?\r")

@@ -170,6 +170,7 @@ def test_a_forked_process_gets_a_connection_of_its_own(database: Database) -> No
         "SELECT DISTINCT driver FROM layers WHERE durable = 0 AND state = 'ready'",
         "SELECT 1 FROM mounts WHERE layer = ?",
         records._CHAIN,
+        records._CHAIN_LAYERS,
     ],
 )
 def test_no_query_reads_the_whole_store(database: Database, query: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from capabilities import has, need
 
-from storagedrivers.linux import namespace
+from storagedrivers.linux import namespace, tree
 from storagedrivers.linux.mountinfo import read_mountinfo
 from storagedrivers.testing.filesystems import FILESYSTEMS, loop_filesystem
 
@@ -79,12 +79,20 @@ def made_filesystems(
 
 
 @pytest.fixture
-def on_filesystem(made_filesystems: Callable[[str], Path]) -> Callable[[str], Path]:
-    """Gives an empty directory on a filesystem by its name."""
+def on_filesystem(made_filesystems: Callable[[str], Path]) -> Iterator[Callable[[str], Path]]:
+    """Gives an empty directory on a filesystem by its name; it goes with the test, so that those
+    of a session do not fill the filesystem.
+    """
+    made: list[Path] = []
 
     def get(name: str) -> Path:
         directory = made_filesystems(name) / f"test-{os.urandom(8).hex()}"
         directory.mkdir()
+        if name != "btrfs":  # where layers that are sealed are read-only subvolumes
+            made.append(directory)
         return directory
 
-    return get
+    yield get
+    for directory in made:
+        with tree.opened_directory(directory.parent) as parent:
+            tree.remove_tree(parent, directory.name)

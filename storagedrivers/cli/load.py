@@ -31,6 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", metavar="NAME", help="instead of the names in the archive")
     parser.add_argument("--platform", metavar="OS/ARCH", help="default: this host's")
+    parser.add_argument(
+        "--durability",
+        choices=("layer", "none"),
+        help="none: do not wait for the disk, as others do not; default: layer",
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
 
 
@@ -46,6 +51,7 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
             source,
             name=arguments.name,
             platform=arguments.platform,
+            durability=arguments.durability,
             progress=None if progress is None else _summed(progress),
         )
     if arguments.json:

@@ -171,6 +171,7 @@ class ImageStore:
         *,
         name: str | None = None,
         platform: str | None = None,
+        durability: str | None = None,
         progress: Callable[[LayerProgress], object] | None = None,
     ) -> list[Image]:
         """Load the images of an archive: of Docker, of any version, or an OCI layout.
@@ -192,6 +193,8 @@ class ImageStore:
                 stream that is no file of its own is copied to one without a name first.
             name: given to the one image that it holds, instead of the names in it.
             platform: for which, ``linux/arm64``; by default this host's.
+            durability: ``layer`` or ``none``, instead of the store's: whether its layers have
+                reached the disk at the end.
             progress: is told of each layer.
 
         Raises:
@@ -201,7 +204,9 @@ class ImageStore:
         """
         from storagedrivers.stores.loading import load
 
-        return load(self, source, name=name, platform=platform, progress=progress)
+        return load(
+            self, source, name=name, platform=platform, durability=durability, progress=progress
+        )
 
     def import_(
         self,

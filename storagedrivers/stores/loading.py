@@ -28,6 +28,7 @@ from storagedrivers.stores import image_records
 from storagedrivers.stores.blobs import Staged
 from storagedrivers.stores.images import NewImage, checked_name
 from storagedrivers.stores.making import MAX_DEPTH
+from storagedrivers.stores.records import Durability
 
 if TYPE_CHECKING:
     from storagedrivers.stores.images import Image, ImageStore
@@ -61,6 +62,7 @@ def load(
     *,
     name: str | None,
     platform: str | None,
+    durability: str | None,
     progress: Progress | None,
 ) -> list[Image]:
     """See :meth:`ImageStore.load`."""
@@ -77,7 +79,7 @@ def load(
             found = [found[0]._replace(names=(given,))]
         for one in found:
             _check_depth(one, files)
-        with _Loading(store, progress or _ignore) as loading:
+        with _Loading(store, durability, progress or _ignore) as loading:
             return loading.run(found, files)
 
 
@@ -181,8 +183,9 @@ class _Incoming:
 class _Loading:
     """The images of one archive on their way in."""
 
-    def __init__(self, store: ImageStore, progress: Progress) -> None:
+    def __init__(self, store: ImageStore, durability: str | None, progress: Progress) -> None:
         self._store = store
+        self._durability = durability
         self._progress = progress
         self._stack = ExitStack()
         self._made: list[str] = []  # layers that were not there
@@ -212,6 +215,7 @@ class _Loading:
             for one in found.layers:
                 layer = self._add(one, layer, files, lease, staged)
         else:
+            self._bring_to_disk(layer)
             for one in found.layers:
                 self._report(one, 0, "present")
         for one in kept:
@@ -237,6 +241,13 @@ class _Loading:
             lease.take(images[0].layer)
             return images[0].layer
         return None
+
+    def _bring_to_disk(self, layer: str) -> None:
+        """What is there may have been loaded with less durability than is asked for now."""
+        layers = self._store.layers
+        waits = layers.durable(self._durability) is Durability.LAYER
+        if waits and not all(one.durable for one in layers.image_layers(layer)):
+            layers.sync()
 
     def _is_quarantined(self, image: Image) -> bool:
         """Whether a layer has lost something: then the image gets new ones."""
@@ -283,6 +294,7 @@ class _Loading:
                 parent=parent,
                 diff_id=layer.diff_id,
                 digest=layer.digest,
+                durability=self._durability,
                 progress=lambda done: self._report(layer, done, "adding"),
                 held=False,
                 lease=lease,

@@ -66,6 +66,17 @@ def test_load_prints_ids_alone(program: Program, archive: Path, tmp_path: Path) 
     ]
 
 
+def test_load_waits_for_the_disk_unless_told_not_to(program: Program, archive: Path) -> None:
+    def durable() -> set[bool]:
+        with Storage.open(root=program.root, run_root=program.run_root) as storage:
+            return {layer.durable for layer in storage.layers.ls()}
+
+    program("load", "-i", archive, "--durability", "none")
+    assert durable() == {False}
+    program("load", "-i", archive)
+    assert durable() == {True}, "they were there, and had still to reach the disk"
+
+
 def test_pipes_in_both_directions(program: Program, archive: Path) -> None:
     """A redirected file, a pipe and a pipe of a pipe."""
     with archive.open("rb") as file:

@@ -25,6 +25,10 @@ _ARCHITECTURES = {
     "loongarch64": ("loong64", ""),
     "mips64": ("mips64le", ""),
 }
+_GO_NAMES = (
+    *("386", "amd64", "arm", "arm64", "loong64", "mips", "mipsle", "mips64", "mips64le"),
+    *("ppc64", "ppc64le", "riscv64", "s390x", "wasm"),
+)
 _USUAL_VARIANT = {"arm64": 8, "arm": 7, "amd64": 1}
 
 
@@ -46,7 +50,7 @@ def parse_platform(text: str) -> Platform:
         StoreError: it is none.
     """
     parts = text.lower().split("/")
-    if len(parts) == 1 and parts[0] not in ("linux", "windows"):
+    if len(parts) == 1 and (parts[0] in _GO_NAMES or parts[0] in _ARCHITECTURES):
         parts.insert(0, "linux")
     if not (2 <= len(parts) <= 3 and all(part.isascii() and part for part in parts)):
         raise StoreError(

@@ -227,7 +227,7 @@ def test_what_says_nothing_of_itself_fits_where_nothing_else_does() -> None:
     assert choose(wanted, [Platform("", "")]) == 0
 
 
-@pytest.mark.parametrize("text", ["", "linux", "linux/", "a/b/c/d", "linux/ä"])
+@pytest.mark.parametrize("text", ["", "linux", "linux/", "a/b/c/d", "linux/ä", "bla"])
 def test_what_is_no_platform(text: str) -> None:
     with pytest.raises(StoreError, match="no platform"):
         parse_platform(text)

@@ -30,6 +30,8 @@ with its traceback; a failed system call that no one translated stays an ``OSErr
     │   ├── InUseError              something still has it open or mounted; carries the holders
     │   │   └── ContainerRunningError   it has to be stopped and unmounted first
     │   ├── InvalidReferenceError   no name of an image
+    │   ├── InvalidMountError       a mount that was asked for and is none, in Docker's words
+    │   ├── VolumeError             a volume cannot be made or mounted as it was asked for
     │   ├── ImageError
     │   │   ├── MalformedImageError     an archive, a manifest or a config that is no good
     │   │   └── UnsupportedImageError   sound, and not for this program or this host
@@ -262,6 +264,14 @@ class InUseError(StoreError):
 
 class InvalidReferenceError(StoreError):
     """A text that is no name of an image."""
+
+
+class InvalidMountError(StoreError):
+    """A mount that was asked for is none; the sentence is the one that Docker gives."""
+
+
+class VolumeError(StoreError):
+    """A volume cannot be made or mounted as it was asked for."""
 
 
 class ImageError(StoreError):

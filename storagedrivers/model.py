@@ -155,6 +155,30 @@ class Unpacked(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
+class Volume(NamedTuple):
+    """A directory that outlives the containers that use it.
+
+    Attributes:
+        name: unique in the store.
+        driver: the name of the volume driver that made it.
+        created: seconds since the epoch.
+        labels: what the user says of it.
+        options: what the driver was told.
+        size: how much it may hold, in bytes; None without a limit.
+        anonymous: it was made for one container, which gave it no name.
+        seed: the id of the image whose content it was filled with; None where there was none.
+    """
+
+    name: str
+    driver: str
+    created: float
+    labels: Mapping[str, str]
+    options: Mapping[str, str]
+    size: int | None = None
+    anonymous: bool = False
+    seed: str | None = None
+
+
 class Usage(NamedTuple):
     """What a layer itself takes on disk: allocated bytes and inodes, hard links counted once."""
 

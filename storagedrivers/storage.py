@@ -1,4 +1,4 @@
-"""Storage: a store on the disk, opened. A driver, a database, layers, images and containers.
+"""Storage: a store on the disk, opened. A driver, a database, layers, images, containers, volumes.
 
 ::
 
@@ -8,6 +8,7 @@
       tars/ locks/                see :mod:`storagedrivers.stores.layers`
       images/sha256/<hex>         configs and manifests, see :mod:`storagedrivers.stores.images`
       containers/<id>/            see :mod:`storagedrivers.stores.containers`
+      volumes/<name>/_data        see :mod:`storagedrivers.stores.volumes`
       tmp/                        staging
     <run root>/                   0700, see :mod:`storagedrivers.stores.mounts`
 
@@ -38,7 +39,14 @@ if TYPE_CHECKING:
     from storagedrivers.stores.images import ImageStore
     from storagedrivers.stores.owner import Owner
     from storagedrivers.stores.repair import Repaired
-    from storagedrivers.stores.usage import DriverUsage, Filesystem, ImageUsage, LayerUsage
+    from storagedrivers.stores.usage import (
+        DriverUsage,
+        Filesystem,
+        ImageUsage,
+        LayerUsage,
+        VolumeUsage,
+    )
+    from storagedrivers.stores.volumes import VolumeStore
 
 
 class StorageUsage(NamedTuple):
@@ -49,12 +57,24 @@ class StorageUsage(NamedTuple):
         drivers: the sums for each driver.
         layers: each layer, the oldest first.
         images: each image, likewise.
+        volumes: each volume, by name; what it takes is not counted.
     """
 
     filesystem: Filesystem
     drivers: list[DriverUsage]
     layers: list[LayerUsage]
     images: list[ImageUsage]
+    volumes: list[VolumeUsage]
+
+
+def _find_user(root: int, words: str) -> tuple[int, tuple[int, ...]]:
+    """The user whom *words* mean in an image, and its groups."""
+    from storagedrivers.runtime.rootfs import Rootfs
+    from storagedrivers.runtime.users import find_user
+
+    with Rootfs(f"/proc/self/fd/{root}") as rootfs:
+        user = find_user(rootfs, words)
+    return user.uid, user.groups
 
 
 class Storage:
@@ -80,6 +100,7 @@ class Storage:
         layers: the layers.
         images: the images, each a stack of layers.
         containers: the containers, each a writable layer on an image.
+        volumes: the volumes, which outlive containers.
         runtime: what runs them.
         warnings: what the choice of the driver has to say, and what could not be finished of an
             operation that was killed.
@@ -105,6 +126,7 @@ class Storage:
         self._additional = tuple(additional)
         self._images: ImageStore | None = None
         self._containers: ContainerStore | None = None
+        self._volumes: VolumeStore | None = None
         self._runtime: Runtime | None = None
 
     @property
@@ -125,10 +147,22 @@ class Storage:
             self._containers = ContainerStore(
                 self.layers,
                 self.images,
+                self.volumes,
                 paused=lambda container: self.runtime.paused(container),
                 kill=lambda container: self.runtime.end(container),
+                find_user=_find_user,
             )
         return self._containers
+
+    @property
+    def volumes(self) -> VolumeStore:
+        """The volumes."""
+        if self._volumes is None:
+            from storagedrivers.stores.volumes import VolumeStore
+            from storagedrivers.volume_registry import volume_driver
+
+            self._volumes = VolumeStore(self.layers, volume_driver)
+        return self._volumes
 
     @property
     def runtime(self) -> Runtime:
@@ -201,6 +235,7 @@ class Storage:
             )
             if not read_only and storage.layers.recover():
                 storage.containers.recover()
+                storage.volumes.recover()
         except BaseException:
             database.close()
             raise
@@ -288,14 +323,14 @@ class Storage:
         Args:
             deep: look for everything that a deep check finds.
             yes: remove layers that lost something, with those above them, and files that no tar
-                brought.
+                brought; make empty directories for volumes that lost theirs.
         """
         from storagedrivers.stores.repair import repair
 
-        return [*repair(self.layers, [*self.check(deep=deep)], yes=yes)]
+        return [*repair(self.layers, [*self.check(deep=deep)], self.volumes, yes=yes)]
 
     def gc(self, *, dry_run: bool = False) -> list[Collected]:
-        """Remove what lies in the graph root and in the run root and belongs to no layer.
+        """Remove what lies in the graph root and in the run root and belongs to nothing.
 
         Example:
             >>> orphan = storage.root / "tars" / "gone"
@@ -317,7 +352,7 @@ class Storage:
         orphans = find_orphans(self.layers)
         if dry_run:
             return [*map(planned, orphans)]
-        return [*collect(self.layers, orphans)]
+        return [*collect(self.layers, orphans, self.volumes)]
 
     def df(self) -> StorageUsage:
         """What the store takes; nothing is walked.
@@ -331,6 +366,7 @@ class Storage:
             filesystem,
             image_usage,
             layer_usage,
+            volume_usage,
         )
 
         return StorageUsage(
@@ -338,6 +374,7 @@ class Storage:
             driver_usage(self.layers),
             layer_usage(self.layers),
             image_usage(self.layers),
+            volume_usage(self.layers),
         )
 
     def owner(self, path: str | os.PathLike[str]) -> Owner | None:

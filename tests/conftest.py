@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -27,8 +27,10 @@ def mounted_for_session() -> set[str]:
 
 
 def _left_behind(temporary: str) -> dict[str, set[str]]:
-    loops = Path("/sys/block").glob("loop*/loop/backing_file")
-    files = (path.read_text() for path in loops if path.exists())
+    files = []
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):  # it went away meanwhile
+            files.append(path.read_text())
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
     return {
         "mounts": {entry.mountpoint for entry in read_mountinfo()},

@@ -25,7 +25,7 @@ _CHANGES = frozenset(
     }
 )
 _FREEING = frozenset({"os.remove", "os.rmdir"})  # what a full disk does not stop
-_CALLS = ("mount", "umount2", "move_mount", "fsmount", "syncfs")
+_CALLS = ("mount", "umount2", "move_mount", "fsmount", "syncfs", "renameat2")
 
 
 class Steps:

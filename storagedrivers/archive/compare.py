@@ -18,16 +18,16 @@ _NO_XATTRS = (errno.EOPNOTSUPP, errno.ENOSYS)
 
 _NAMESPACES = ("user.", "trusted.", "security.")
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
-# Overlay's own; the names under which xfs shows its ACLs once more; what the host's security policy
-# gives to every file, and makes of its content.
-_FOREIGN = (
-    *copy.OVERLAYS_OWN,
+# The names under which xfs shows its ACLs once more; what the host's security policy gives to every
+# file, and makes of its content.
+_HOSTS = (
     "trusted.SGI_ACL_",
     "security.selinux",
     "security.SMACK64",
     "security.ima",
     "security.evm",
 )
+_FOREIGN = (*copy.OVERLAYS_OWN, *_HOSTS)
 
 
 def open_file(directory: int, name: bytes) -> int:
@@ -43,8 +43,12 @@ def open_file(directory: int, name: bytes) -> int:
         return os.open(name, flags, dir_fd=directory)
 
 
-def attributes(file: int | bytes) -> dict[bytes, bytes]:
-    """The extended attributes that belong to a layer, of an open file or of a path."""
+def attributes(file: int | bytes, *, overlays_own: bool = False) -> dict[bytes, bytes]:
+    """The extended attributes that belong to a layer, of an open file or of a path.
+
+    Args:
+        overlays_own: also those that overlay keeps for itself.
+    """
     follow = isinstance(file, int)
     try:
         names = os.listxattr(file, follow_symlinks=follow)
@@ -52,17 +56,18 @@ def attributes(file: int | bytes) -> dict[bytes, bytes]:
         if error.errno in _NO_XATTRS:
             return {}
         raise
+    foreign = _HOSTS if overlays_own else _FOREIGN
     return {
         os.fsencode(name): os.getxattr(file, name, follow_symlinks=follow)
         for name in names
-        if (name.startswith(_NAMESPACES) and not name.startswith(_FOREIGN)) or name in _ACLS
+        if (name.startswith(_NAMESPACES) and not name.startswith(foreign)) or name in _ACLS
     }
 
 
-def attributes_at(directory: int, name: bytes) -> dict[bytes, bytes]:
+def attributes_at(directory: int, name: bytes, *, overlays_own: bool = False) -> dict[bytes, bytes]:
     """The extended attributes of what may not be opened: a symlink, a fifo, a device."""
     # No xattr call takes a directory and a name; through /proc it stays the opened one.
-    return attributes(b"/proc/self/fd/%d/%b" % (directory, name))
+    return attributes(b"/proc/self/fd/%d/%b" % (directory, name), overlays_own=overlays_own)
 
 
 def same_status(one: os.stat_result, two: os.stat_result) -> bool:

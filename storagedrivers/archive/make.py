@@ -231,13 +231,17 @@ class LayerMaker:
             raise MalformedDiffError(
                 f"its device number {entry.major}:{entry.minor} is out of range", entry=entry.name
             )
-        if entry.type == b"3" and entry.major == entry.minor == 0:
+        if self._is_whiteout(entry):
             self.warnings.add(entry, "a device 0:0 was left out: it would be a whiteout")
             return False
         if not namespace.has_capability(syscalls.CAP_MKNOD):
             self.warnings.add(entry, _NO_DEVICES)
             return False
         return True
+
+    def _is_whiteout(self, entry: Entry) -> bool:
+        """Whether overlay would take a device for one."""
+        return entry.type == b"3" and entry.major == entry.minor == 0
 
     @staticmethod
     def _make_node(entry: Entry, parent: int, name: bytes) -> None:

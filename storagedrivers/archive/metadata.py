@@ -96,11 +96,11 @@ def _set_around_mode(
     names = sorted(xattrs or (), reverse=True)  # system.… before security.capability
     for name in names:
         if not name.startswith(_LATE):
-            _set_xattr(fd, name, entry, warnings)
+            set_xattr(fd, name, entry, warnings)
     os.fchmod(fd, entry.mode)
     for name in names:
         if name.startswith(_LATE):
-            _set_xattr(fd, name, entry, warnings)
+            set_xattr(fd, name, entry, warnings)
 
 
 def set_special_metadata(parent_fd: int, name: bytes, entry: Entry, warnings: Warnings) -> None:
@@ -110,11 +110,16 @@ def set_special_metadata(parent_fd: int, name: bytes, entry: Entry, warnings: Wa
         tree.set_mode(parent_fd, name, entry.mode)  # mknod applied the umask
     for attribute in wanted_xattrs(entry, warnings) or ():
         # No xattr call takes a directory and a name; through /proc it stays the opened one.
-        _set_xattr(b"/proc/self/fd/%d/%s" % (parent_fd, name), attribute, entry, warnings)
+        set_xattr(b"/proc/self/fd/%d/%s" % (parent_fd, name), attribute, entry, warnings)
     os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent_fd, follow_symlinks=False)
 
 
-def _set_xattr(path: int | bytes, name: bytes, entry: Entry, warnings: Warnings) -> None:
+def set_xattr(path: int | bytes, name: bytes, entry: Entry, warnings: Warnings) -> None:
+    """Give an open file, or what a path means without following it, one attribute of *entry*.
+
+    Raises:
+        MalformedDiffError: it has no room, or cannot be.
+    """
     assert entry.xattrs is not None
     value = entry.xattrs[name]
     try:

@@ -62,6 +62,7 @@ def unpack(
     digest: str | None = None,
     limits: Limits | None = None,
     progress: Callable[[int], object] | None = None,
+    maker: Callable[..., LayerMaker] = LayerMaker,
 ) -> Unpacked:
     """Apply a tar, compressed or not.
 
@@ -76,6 +77,7 @@ def unpack(
         digest: the digest that the bytes of *stream* must have.
         limits: what the tar may hold.
         progress: told the bytes read from *stream* so far.
+        maker: what makes the entries.
 
     Raises:
         DiffError: the tar is damaged, hostile, too big or another one; the entry is named.
@@ -89,7 +91,7 @@ def unpack(
     try:
         writer = KeptWriter(kept) if kept is not None else None
         with _Target(target_fd, lower_fd, whiteouts) as target:
-            layer = LayerMaker(
+            layer = maker(
                 target.top,
                 target.lower,
                 _Progress(source, progress),

@@ -5,7 +5,7 @@ What is written is joined into pieces of a MiB: a call for each header would tak
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 from zlib import adler32
@@ -40,6 +40,7 @@ class Header(NamedTuple):
         link: the target of a link.
         major, minor: of a device.
         xattrs: by name.
+        records: other PAX records.
     """
 
     name: bytes
@@ -53,6 +54,7 @@ class Header(NamedTuple):
     major: int = 0
     minor: int = 0
     xattrs: Mapping[bytes, bytes] | None = None
+    records: Mapping[bytes, bytes] | None = None
 
 
 class TarWriter:
@@ -78,13 +80,29 @@ class TarWriter:
         for start, end in copy.data_segments(fd, size) if holes else ((0, size),):
             self._zeros(start - at)
             at = end
-            if not self._output.copy(fd, start, end - start):
-                raise DiffError(
-                    "it became shorter while it was read",
-                    entry=name,
-                    resolution="stop what writes to the layer, or seal it first",
-                )
+            self._copy(fd, start, end, name)
         self._zeros(size - at + -size % BLOCK)
+
+    def parts(self, fd: int, table: bytes, parts: Iterable[tuple[int, int]], name: bytes) -> None:
+        """The payload of a file with holes: the table of its *parts*, and those alone.
+
+        Raises:
+            DiffError: the file is shorter.
+        """
+        self._output.put(table)
+        size = 0
+        for start, end in parts:
+            self._copy(fd, start, end, name)
+            size += end - start
+        self._zeros(-size % BLOCK)
+
+    def _copy(self, fd: int, start: int, end: int, name: bytes) -> None:
+        if not self._output.copy(fd, start, end - start):
+            raise DiffError(
+                "it became shorter while it was read",
+                entry=name,
+                resolution="stop what writes to it, or seal the layer first",
+            )
 
     def finish(self) -> None:
         """Write the end and what is still held back."""
@@ -104,6 +122,7 @@ def encode(header: Header) -> bytes:
     if (
         fraction
         or header.xattrs
+        or header.records
         or len(name) > _MAX_NAME
         or len(link) > _MAX_NAME
         or not 0 <= seconds <= _MAX_LARGE
@@ -116,7 +135,7 @@ def encode(header: Header) -> bytes:
 
 
 def _encode_extended(header: Header) -> bytes:
-    records: dict[bytes, bytes] = {}
+    records: dict[bytes, bytes] = dict(header.records or {})
     for key, value in (header.xattrs or {}).items():
         records[XATTR_PREFIX + key] = value
     seconds, fraction = divmod(header.mtime_ns, _SECOND)

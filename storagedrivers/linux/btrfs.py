@@ -22,6 +22,7 @@ _INO_LOOKUP = 0xD0009412
 _GET_SUBVOL_ROOTREF = 0xD000943D
 _INO_LOOKUP_USER = 0xD000943E
 
+_QGROUP_LIMIT_MAX_RFER = 1
 _QGROUP_LIMIT_MAX_EXCL = 2
 _FIRST_FREE_OBJECTID = 256
 _ROOT_TREE = 1
@@ -178,11 +179,11 @@ def subvolume_id(fd: int) -> int:
     return int.from_bytes(arguments[:8], sys.byteorder)
 
 
-def limit_size(fd: int, size: int | None) -> None:
+def limit_size(fd: int, size: int | None, *, shared: bool = False) -> None:
     """Limit what the subvolume *fd* has for itself, in bytes: its qgroup ``0/<id>``.
 
-    What it shares with a snapshot below does not count. None takes a limit away that a snapshot
-    inherited.
+    What it shares with a snapshot below does not count, or with *shared* it does. None takes a
+    limit away that a snapshot inherited.
 
     Raises:
         OSError: ENOTCONN or EINVAL where quotas are not enabled on the filesystem, EPERM without
@@ -190,7 +191,8 @@ def limit_size(fd: int, size: int | None) -> None:
     """
     # struct btrfs_ioctl_qgroup_limit_args: qgroup 0 is the subvolume's own; flags; the limits.
     value = _MAX if size is None else size
-    limits = struct.pack("=QQQQQQ", 0, _QGROUP_LIMIT_MAX_EXCL, 0, value, 0, 0)
+    flag = _QGROUP_LIMIT_MAX_RFER if shared else _QGROUP_LIMIT_MAX_EXCL
+    limits = struct.pack("=QQQQQQ", 0, flag, value, value, 0, 0)
     ioctl.ioctl(fd, _QGROUP_LIMIT, bytearray(limits))
 
 

@@ -38,9 +38,15 @@ OVERLAYS_OWN = ("trusted.overlay.", "user.overlay.")
 """What the attributes begin with that overlay keeps for itself."""
 
 
-def copy_tree(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> bool:
+def copy_tree(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], *, lossy: bool = False
+) -> bool:
     """Copy what is in the directory *source*, and its own metadata, to the empty directory
     *target*.
+
+    Args:
+        lossy: attributes that the target's filesystem has no place for stay behind, and so do
+            overlay's own, which tell of the source's place in a stack.
 
     Returns:
         Whether all contents are shared with the source (reflinks) rather than copied.
@@ -53,7 +59,7 @@ def copy_tree(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
         for name in _ACLS:  # what the target inherited would pass on to its children
             with suppress(OSError):
                 os.removexattr(target_fd, name)
-        copier = _TreeCopier(source_fd, target_fd)
+        copier = _TreeCopier(source_fd, target_fd, lossy=lossy)
         copier.run()
         return copier.cloning
 
@@ -97,9 +103,10 @@ def _both(
 class _TreeCopier:
     """One copy of one tree. Directories are opened by their path from the top, two at a time."""
 
-    def __init__(self, source_fd: int, target_fd: int) -> None:
+    def __init__(self, source_fd: int, target_fd: int, *, lossy: bool = False) -> None:
         self._source_fd = source_fd
         self._target_fd = target_fd
+        self._lossy = lossy
         self.cloning = True
         self._copy_range = True
         self._todo = [""]
@@ -113,7 +120,7 @@ class _TreeCopier:
                 self._copy_directory(self._todo.pop())
             for path, status in reversed(self._directories):
                 with self._pair(path) as (source_fd, target_fd):
-                    _copy_metadata(source_fd, target_fd, status)
+                    _copy_metadata(source_fd, target_fd, status, lossy=self._lossy)
         finally:
             self.finish()
 
@@ -159,7 +166,7 @@ class _TreeCopier:
         if stat.S_ISREG(status.st_mode):
             self._copy_file(source_fd, name, target_fd, new_name, status)
         else:
-            _copy_special(source_fd, name, target_fd, new_name, status)
+            _copy_special(source_fd, name, target_fd, new_name, status, lossy=self._lossy)
 
     def _link(self, target_fd: int, name: str, first_path: str, first_name: str) -> None:
         with tree.opened_below(self._target_fd, first_path) as first_fd:
@@ -193,7 +200,7 @@ class _TreeCopier:
         try:
             if status.st_size:
                 self._copy_contents(source, target, status)
-            _copy_metadata(source, target, status)
+            _copy_metadata(source, target, status, lossy=self._lossy)
         finally:
             os.close(target)
             os.close(source)
@@ -306,7 +313,13 @@ def data_segments(fd: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _copy_special(
-    source_fd: int, name: str, target_fd: int, new_name: str, status: os.stat_result
+    source_fd: int,
+    name: str,
+    target_fd: int,
+    new_name: str,
+    status: os.stat_result,
+    *,
+    lossy: bool,
 ) -> None:
     is_link = stat.S_ISLNK(status.st_mode)
     if is_link:
@@ -320,7 +333,9 @@ def _copy_special(
     source_path = f"/proc/self/fd/{source_fd}/{name}"
     target_path = f"/proc/self/fd/{target_fd}/{new_name}"
     names = _xattr_names(source_path, follow_symlinks=False)
-    _set_xattrs(source_path, target_path, names, follow_symlinks=False)
+    if lossy:
+        names = [name for name in names if not name.startswith(OVERLAYS_OWN)]
+    _set_xattrs(source_path, target_path, names, follow_symlinks=False, lossy=lossy)
     times = (status.st_atime_ns, status.st_mtime_ns)
     os.utime(new_name, ns=times, dir_fd=target_fd, follow_symlinks=False)
 
@@ -338,17 +353,24 @@ def copy_root_metadata(source: str | os.PathLike[str], target: str | os.PathLike
 
 
 def _copy_metadata(
-    source: int, target: int, status: os.stat_result, *, leaving_out: tuple[str, ...] = ()
+    source: int,
+    target: int,
+    status: os.stat_result,
+    *,
+    leaving_out: tuple[str, ...] = (),
+    lossy: bool = False,
 ) -> None:
     created = os.fstat(target)
     if (created.st_uid, created.st_gid) != (status.st_uid, status.st_gid):
         os.chown(target, status.st_uid, status.st_gid)
     if names := _xattr_names(source):
+        leaving_out = OVERLAYS_OWN if lossy else leaving_out
         names = [name for name in names if not name.startswith(leaving_out)]
         late = [name for name in names if name in _ACLS or name == "security.capability"]
-        _set_xattrs(source, target, [name for name in names if name not in late])
+        _set_xattrs(source, target, [name for name in names if name not in late], lossy=lossy)
         os.chmod(target, stat.S_IMODE(status.st_mode))
-        _set_xattrs(source, target, sorted(late, reverse=True))  # system.… before security.…
+        late.sort(reverse=True)  # system.… before security.…
+        _set_xattrs(source, target, late, lossy=lossy)
     else:
         os.chmod(target, stat.S_IMODE(status.st_mode))
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -365,8 +387,17 @@ def _xattr_names(path: int | str, *, follow_symlinks: bool = True) -> list[str]:
 
 
 def _set_xattrs(
-    source: int | str, target: int | str, names: list[str], *, follow_symlinks: bool = True
+    source: int | str,
+    target: int | str,
+    names: list[str],
+    *,
+    follow_symlinks: bool = True,
+    lossy: bool = False,
 ) -> None:
     for name in names:
         value = os.getxattr(source, name, follow_symlinks=follow_symlinks)
-        os.setxattr(target, name, value, follow_symlinks=follow_symlinks)
+        try:
+            os.setxattr(target, name, value, follow_symlinks=follow_symlinks)
+        except OSError as error:
+            if not (lossy and error.errno in _NO_XATTRS):
+                raise

@@ -34,6 +34,8 @@ _FLAGS = {
     "nodiratime": syscalls.MS_NODIRATIME,
     "relatime": syscalls.MS_RELATIME,
     "strictatime": syscalls.MS_STRICTATIME,
+    "sync": syscalls.MS_SYNCHRONOUS,
+    "dirsync": syscalls.MS_DIRSYNC,
     "remount": syscalls.MS_REMOUNT,
     "bind": syscalls.MS_BIND,
     "rbind": syscalls.MS_BIND | syscalls.MS_REC,

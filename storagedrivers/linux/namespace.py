@@ -26,6 +26,16 @@ def in_private_mount_namespace(work: Callable[[], T]) -> T:
     return _in_thread(make_mounts_private, work)
 
 
+def in_own_mount_namespace(work: Callable[[], T]) -> T:
+    """The same, but mounts still spread between here and there as they did; a child process that
+    *work* starts keeps the namespace.
+
+    Raises:
+        OSError: no permission to make a mount namespace (EPERM), or what *work* raises.
+    """
+    return _in_thread(lambda: syscalls.unshare(syscalls.CLONE_NEWNS), work)
+
+
 def in_directory(directory: str | os.PathLike[str], work: Callable[[], T]) -> T:
     """Run *work* with *directory* as working directory, other threads keeping theirs.
 

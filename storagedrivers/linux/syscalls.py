@@ -25,12 +25,18 @@ MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
 MS_NOEXEC = 0x8
+MS_SYNCHRONOUS = 0x10
 MS_REMOUNT = 0x20
+MS_DIRSYNC = 0x80
 MS_NOATIME = 0x400
 MS_NODIRATIME = 0x800
 MS_BIND = 0x1000
+MS_MOVE = 0x2000
 MS_REC = 0x4000
+MS_UNBINDABLE = 0x20000
 MS_PRIVATE = 0x40000
+MS_SLAVE = 0x80000
+MS_SHARED = 0x100000
 MS_RELATIME = 0x200000
 MS_STRICTATIME = 0x1000000
 
@@ -60,6 +66,8 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
 RENAME_WHITEOUT = 4
 
 PR_SET_PDEATHSIG = 1
@@ -79,6 +87,7 @@ _NR_FSCONFIG = 431
 _NR_FSMOUNT = 432
 _NR_OPENAT2 = 437
 _NR_MOUNT_SETATTR = 442
+_NR_QUOTACTL_FD = 443
 
 _CAPABILITY_VERSION = 0x20080522  # the third: sets of 64 bits
 
@@ -291,6 +300,20 @@ def flock(fd: int, operation: int) -> None:
 def syncfs(fd: int) -> None:
     """syncfs(2): everything dirty on the filesystem of *fd* reaches the disk."""
     _check(_function("syncfs", _INT)(fd))
+
+
+def quotactl_fd(fd: int, command: int, number: int, address: bytearray) -> None:
+    """quotactl_fd(2), Linux 5.14, for the filesystem of *fd*; *address* is changed in place."""
+    call = _prototype(_LONG, _INT, _UINT, _UINT, _PTR)
+    buffer = (ctypes.c_char * len(address)).from_buffer(address)
+    _check(call(_NR_QUOTACTL_FD, fd, command, number, ctypes.byref(buffer)))
+
+
+def quotactl(command: int, special: StrOrBytesPath, number: int, address: bytearray) -> None:
+    """quotactl(2); *special* is the block device of the filesystem."""
+    call = _function("quotactl", _INT, _STR, _INT, _PTR)
+    buffer = (ctypes.c_char * len(address)).from_buffer(address)
+    _check(call(command, _path(special), number, ctypes.byref(buffer)), os.fsdecode(special))
 
 
 def statfs_type(path: StrOrBytesPath) -> int:

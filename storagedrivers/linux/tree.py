@@ -300,20 +300,21 @@ def opened_directory(
 
 
 @contextmanager
-def opened_below(top: int, path: str) -> Iterator[int]:
+def opened_below(top: int, path: str, *, mounts: bool = False) -> Iterator[int]:
     """Have what :func:`open_below` opens for the length of a ``with`` block."""
-    fd = open_below(top, path)
+    fd = open_below(top, path, mounts=mounts)
     try:
         yield fd
     finally:
         os.close(fd)
 
 
-def open_below(top: int, path: str) -> int:
+def open_below(top: int, path: str, *, mounts: bool = False) -> int:
     """Open the directory *path* below *top*, following no symlink and crossing no mount.
 
     Args:
         path: names joined by ``/``; empty for *top* itself. It may be longer than PATH_MAX.
+        mounts: what is mounted on the way is entered.
 
     Raises:
         OSError: ENOENT, ELOOP or ENOTDIR (a symlink), EXDEV (a mount).
@@ -322,7 +323,7 @@ def open_below(top: int, path: str) -> int:
     try:
         while path:
             head, path = _split_path(path)
-            child = _open_beneath(fd, head)
+            child = _open_beneath(fd, head, mounts=mounts)
             os.close(fd)
             fd = child
     except BaseException:
@@ -418,9 +419,10 @@ def _split_path(path: str) -> tuple[str, str]:
     return path[:cut], path[cut + 1 :]
 
 
-def _open_beneath(fd: int, path: str) -> int:
+def _open_beneath(fd: int, path: str, *, mounts: bool = False) -> int:
+    resolve = _BENEATH & ~syscalls.RESOLVE_NO_XDEV if mounts else _BENEATH
     try:
-        return syscalls.openat2(fd, path, os.O_RDONLY | os.O_DIRECTORY, resolve=_BENEATH)
+        return syscalls.openat2(fd, path, os.O_RDONLY | os.O_DIRECTORY, resolve=resolve)
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EPERM):  # EPERM: also seccomp filters
             raise
@@ -428,7 +430,10 @@ def _open_beneath(fd: int, path: str) -> int:
     fd = os.dup(fd)
     for name in path.split("/"):
         try:
-            child = _open_on_same_mount(fd, name, flags)
+            if mounts:
+                child = os.open(name, flags, dir_fd=fd)
+            else:
+                child = _open_on_same_mount(fd, name, flags)
         finally:
             os.close(fd)
         fd = child

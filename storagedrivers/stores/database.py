@@ -125,6 +125,28 @@ _MIGRATIONS = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX checkpoints_of_layer ON checkpoints (layer);
     """,
+    """
+    CREATE TABLE volumes (
+        number INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        driver TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('creating', 'ready', 'filling', 'removing')),
+        created REAL NOT NULL,
+        labels TEXT NOT NULL,
+        options TEXT NOT NULL,
+        size INTEGER,
+        anonymous INTEGER NOT NULL,
+        seed TEXT
+    ) STRICT;
+    CREATE INDEX volumes_unfinished ON volumes (name) WHERE state != 'ready';
+    CREATE TABLE container_volumes (
+        container TEXT NOT NULL REFERENCES containers (id),
+        target TEXT NOT NULL,
+        volume TEXT NOT NULL REFERENCES volumes (name),
+        PRIMARY KEY (container, target)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX containers_of_volume ON container_volumes (volume);
+    """,
 )
 """Each takes the schema from the version that is its index to the next."""
 

@@ -447,7 +447,7 @@ class LayerStore:
         """Finish what processes that were killed have begun. Costs nothing where nothing is.
 
         Returns:
-            Whether there may be containers that were not finished either.
+            Whether there may be containers or volumes that were not finished either.
         """
         unfinished = self.database.rows(
             "SELECT id FROM layers WHERE state != 'ready' UNION SELECT name FROM leases"
@@ -455,12 +455,17 @@ class LayerStore:
         names = [row[0] for row in unfinished]
         with suppress(FileNotFoundError):
             names += os.listdir(self.lock_path(""))
-        left = bool(self.database.row("SELECT 1 FROM containers WHERE state != 'ready'"))
+        left = bool(
+            self.database.row(
+                "SELECT 1 FROM containers WHERE state != 'ready'"
+                " UNION ALL SELECT 1 FROM volumes WHERE state != 'ready'"
+            )
+        )
         if names:
             from storagedrivers.stores import locks, recovery
 
             for name in dict.fromkeys(names):
-                if name.startswith(locks.CONTAINER):
+                if name.startswith((locks.CONTAINER, locks.VOLUME)):
                     left = True
                 else:
                     recovery.finish(self, name)

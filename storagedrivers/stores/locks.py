@@ -6,6 +6,7 @@
     <graph root>/locks/chain-<driver>-<hex>    whoever adds a layer that others may want too
     <graph root>/locks/container-<id>          whoever starts, seals, moves or removes the container
     <graph root>/locks/init-<hex>              whoever makes the init layer of the image
+    <graph root>/locks/volume-<name>           whoever makes, fills, mounts or removes the volume
 
 A lock is a flock(2), which the kernel drops with its process. The file is deleted before it is
 unlocked, so a directory of locks is as large as what goes on; it holds the process's id, for those
@@ -32,6 +33,9 @@ IMAGES = "images"
 
 CONTAINER = "container-"
 """What the names of the locks of containers begin with."""
+
+VOLUME = "volume-"
+"""What the names of the locks of volumes begin with."""
 
 _LONGEST_PID = 16  # bytes
 _FIRST_SLEEP, _LONGEST_SLEEP = 0.001, 0.1

@@ -89,7 +89,7 @@ class MountTable:
             if record.place != place or record.read_only != read_only:
                 _refuse_second(record, read_only=read_only)
         point = self._point(layer, read_only=read_only)
-        mounted = _is_mounted(point)
+        mounted = is_mounted(point)
         self._count(layer, place, read_only=read_only, anew=not mounted)
         if not mounted:
             self._mount_anew(layer, place, point, mounts)
@@ -218,7 +218,7 @@ class MountTable:
         """Where a row's mount is, or None."""
         if place == self._place():
             point = self._point(layer, read_only=read_only)
-            if _is_mounted(point):
+            if is_mounted(point):
                 return point
             if tidy:
                 with suppress(OSError):  # of a process that was killed before it mounted
@@ -349,7 +349,7 @@ def _overflow_user() -> int:
         return int(file.read())
 
 
-def _is_mounted(point: str) -> bool:
+def is_mounted(point: str) -> bool:
     """Whether something is mounted at *point*, bind mounts of the same filesystem included."""
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     try:
@@ -374,7 +374,7 @@ def _is_mounted(point: str) -> bool:
 
 
 def _unmount(layer: str, point: str) -> None:
-    while _is_mounted(point):  # a driver may need more than one, and users mount on top
+    while is_mounted(point):  # a driver may need more than one, and users mount on top
         try:
             mount.unmount(point)
         except UnmountError as error:

@@ -1,0 +1,3 @@
+"""The volume driver of the package; reached through the entry points ``storagedrivers.volumes``
+only.
+"""

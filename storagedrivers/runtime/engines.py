@@ -40,6 +40,11 @@ class Bundle(NamedTuple):
         return os.path.join(self.directory, "config.json")
 
     @property
+    def stage(self) -> str:
+        """Where its mounts are made ready; empty but for the engine."""
+        return os.path.join(self.run, "mounts")
+
+    @property
     def pid_file(self) -> str:
         """Where the engine writes the id of the container's first process."""
         return os.path.join(self.run, "pid")
@@ -61,10 +66,16 @@ class Engine(ABC):
     Attributes:
         name: as ``--runtime`` takes it.
         warning: what it does not isolate, for the user; empty where nothing is to say.
+        keeps_propagation: what is mounted in the root filesystem when it starts goes on spreading.
+        program: its path.
     """
 
     name: ClassVar[str]
     warning: ClassVar[str] = ""
+    keeps_propagation: ClassVar[bool] = True
+
+    def __init__(self, program: str) -> None:
+        self.program = program
 
     @abstractmethod
     def cgroup(self, bundle: Bundle) -> str | None:
@@ -118,7 +129,7 @@ class OciEngine(Engine):
     """crun or runc: both take the same words."""
 
     def __init__(self, program: str, cgroups: Cgroups) -> None:
-        self._program = program
+        super().__init__(program)
         self._cgroups = cgroups
 
     def cgroup(self, bundle: Bundle) -> str | None:
@@ -143,8 +154,13 @@ class OciEngine(Engine):
 
     def delete(self, bundle: Bundle) -> None:
         """``delete --force``, where there is a state."""
+        waiting = 0
+        with suppress(RuntimeFailedError):
+            waiting = processes.parent_with(read_pid(bundle), self.program)
         if os.path.exists(os.path.join(self._root(bundle), bundle.id)):
             processes.run(self._command(bundle, "delete", "--force", bundle.id))
+        if waiting:  # it has the container's mounts, too, in a namespace of its own
+            processes.await_end(waiting)
         with suppress(OSError):
             os.rmdir(self._root(bundle))
 
@@ -177,7 +193,7 @@ class OciEngine(Engine):
 
     def _command(self, bundle: Bundle, *words: str, errors: str = "") -> list[str]:
         logging = ["--log", errors, "--log-format", "json"] if errors else []
-        return [self._program, "--root", self._root(bundle), *logging, *self._options(), *words]
+        return [self.program, "--root", self._root(bundle), *logging, *self._options(), *words]
 
     def _options(self) -> Sequence[str]:
         return ()
@@ -187,6 +203,7 @@ class Crun(OciEngine):
     """crun: small, in C, and able to do without cgroups."""
 
     name = "crun"
+    keeps_propagation = False
 
     def terminal(self, bundle: Bundle) -> Terminal:
         """The container's own: one in between crun would never tell of a change of its size."""
@@ -211,9 +228,6 @@ class Unshare(Engine):
         " system calls are not filtered, and it may use all memory and processors"
     )
 
-    def __init__(self, program: str) -> None:
-        self._program = program
-
     def cgroup(self, bundle: Bundle) -> str | None:
         """None."""
         return None
@@ -221,12 +235,15 @@ class Unshare(Engine):
     def run(self, bundle: Bundle, words: Sequence[str]) -> list[str]:
         """unshare(1) with the namespaces that config.json names."""
         with open(bundle.config) as file:
-            kinds = [one["type"] for one in json.load(file)["linux"]["namespaces"]]
+            linux = json.load(file)["linux"]
+        kinds = [one["type"] for one in linux["namespaces"]]
         options = {"mount": "--mount", "uts": "--uts", "ipc": "--ipc", "network": "--net"}
         options |= {"pid": "--pid", "cgroup": "--cgroup"}
         return [
-            self._program,
+            self.program,
             *(options[kind] for kind in kinds),
+            # Else it makes all mounts private.
+            *(["--propagation", "unchanged"] if "rootfsPropagation" in linux else []),
             "--",
             *_inside("run", bundle.config, bundle.errors, bundle.pid_file),
         ]

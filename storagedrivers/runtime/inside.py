@@ -27,11 +27,12 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NoReturn
 
-from storagedrivers.linux import ioctl, mount, namespace, syscalls
+from storagedrivers.linux import ioctl, mount, namespace, stage, syscalls
 from storagedrivers.model import Mount
 from storagedrivers.runtime import capabilities, processes, terminal
 from storagedrivers.runtime.outcome import PROGRAM
 from storagedrivers.runtime.rootfs import Rootfs
+from storagedrivers.runtime.tmpfs import tmpfs_flags
 
 _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9)}
 _DEVICES |= {"tty": (5, 0)}
@@ -150,7 +151,7 @@ def _run(spec: Mapping[str, Any], pid_file: str) -> Callable[[], object]:
         _hide(rootfs, spec["linux"])
         close_devices(rootfs.path)
         if spec["root"]["readonly"]:
-            _set(rootfs.path, syscalls.MOUNT_ATTR_RDONLY, syscalls.MS_RDONLY)
+            stage.add_attribute(rootfs.path, syscalls.MOUNT_ATTR_RDONLY, syscalls.MS_RDONLY)
     socket.sethostname(spec["hostname"])
     if any(one["type"] == "network" for one in spec["linux"]["namespaces"]):
         _bring_up("lo")
@@ -176,12 +177,22 @@ def _mount(rootfs: Rootfs, one: Mapping[str, Any]) -> None:
     is_file = one["type"] == "bind" and not os.path.isdir(source)
     fd = rootfs.make_file(target) if is_file else rootfs.make_directory(target)
     try:
-        options = [word for word in one["options"] if word not in ("rprivate", "rw")]
-        mount.mount(Mount(one["type"], source, options=tuple(options)), _path_of(fd))
+        _mount_at(f"/proc/self/fd/{fd}", one)
     finally:
         os.close(fd)
-    if target == "/dev":
+    if target == "/dev" and one["type"] != "bind":
         _fill_dev(rootfs)
+
+
+def _mount_at(point: str, one: Mapping[str, Any]) -> None:
+    if one["type"] == "tmpfs":
+        flags, options = tmpfs_flags(one["options"])
+        syscalls.mount("tmpfs", point, "tmpfs", flags, options)
+        return
+    words = tuple(word for word in one["options"] if word not in stage.PROPAGATIONS)
+    if one["type"] == "bind" and one["source"] != one["destination"]:
+        words = words[:1]  # what was made ready has its attributes
+    mount.mount(Mount(one["type"], one["source"], options=words), point)
 
 
 def _fill_dev(rootfs: Rootfs) -> None:
@@ -240,19 +251,7 @@ def _path_of(fd: int) -> str:
 
 def close_devices(path: str) -> None:
     """Have no device of the image's opened: no cgroup keeps it from being the host's disk."""
-    _set(path, syscalls.MOUNT_ATTR_NODEV, syscalls.MS_NODEV)
-
-
-def _set(path: str, attribute: int, flag: int) -> None:
-    """Give the mount at *path* one more attribute."""
-    try:
-        syscalls.mount_setattr(syscalls.AT_FDCWD, path, 0, attr_set=attribute)
-    except OSError as error:
-        if error.errno != errno.ENOSYS:  # before Linux 5.12
-            raise
-        kept = os.statvfs(path).f_flag & (syscalls.MS_NODEV | syscalls.MS_NOSUID)
-        flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | flag | kept
-        syscalls.mount(None, path, None, flags, None)
+    stage.add_attribute(path, syscalls.MOUNT_ATTR_NODEV, syscalls.MS_NODEV)
 
 
 def _bring_up(interface: str) -> None:
@@ -273,9 +272,14 @@ def _set_sysctls(values: Mapping[str, str]) -> None:
 
 
 def _pivot(path: str) -> None:
+    old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.chdir(path)
     syscalls.pivot_root(".", ".")  # puts the old root over the new one
+    os.fchdir(old)
+    # What the host shares would be unmounted there, too.
+    syscalls.mount(None, ".", None, syscalls.MS_REC | syscalls.MS_SLAVE, None)
     syscalls.umount2(".", syscalls.MNT_DETACH)
+    os.close(old)
     os.chdir("/")
 
 

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 
 from storagedrivers.errors import (
     ContainerRunningError,
+    InvalidMountError,
     NotFoundError,
     RuntimeFailedError,
     StorageDriversError,
+    VolumeError,
 )
 from storagedrivers.runtime import engines, supervise
 from storagedrivers.runtime.outcome import ProcessFailedError
@@ -35,7 +37,8 @@ def launch(container: Container, root: str, run_root: str) -> None:
     """Start a monitor, and wait until the container's process is there.
 
     Raises:
-        ContainerRunningError, NotFoundError, RuntimeFailedError: what the monitor met.
+        ContainerRunningError, NotFoundError, RuntimeFailedError, InvalidMountError, VolumeError:
+            what the monitor met.
     """
     reader, writer = os.pipe()
     words = [sys.executable, "-P", "-m", MODULE, root, run_root, container.id, str(writer)]
@@ -68,7 +71,11 @@ def launch(container: Container, root: str, run_root: str) -> None:
 
 
 _ERRORS: dict[str, type[StorageDriversError]] = {
-    one.__name__: one for one in (ContainerRunningError, NotFoundError, RuntimeFailedError)
+    one.__name__: one
+    for one in (
+        *(ContainerRunningError, NotFoundError, RuntimeFailedError),
+        *(InvalidMountError, VolumeError),
+    )
 }
 
 

@@ -77,9 +77,18 @@ def birth(pid: int) -> str:
 
 def parent(pid: int) -> int:
     """The process that waits for *pid* in the same mount namespace; 0 where there is none."""
-    with suppress(*_GONE):
+    with suppress(*_GONE, PermissionError):  # some hosts protect process 1 from root, too
         found = int(_fields(f"/proc/{pid}/stat")[1])
         if os.path.samefile(f"/proc/{pid}/ns/mnt", f"/proc/{found}/ns/mnt"):
+            return found
+    return 0
+
+
+def parent_with(pid: int, program: str) -> int:
+    """The process that waits for *pid*, if it executes *program*; else 0."""
+    with suppress(*_GONE, PermissionError):
+        found = int(_fields(f"/proc/{pid}/stat")[1])
+        if os.path.samefile(f"/proc/{found}/exe", program):
             return found
     return 0
 
@@ -88,8 +97,13 @@ def end(pid: int, *others: int) -> None:
     """Send SIGKILL to a process, and wait until it and *others*, which end with it, are gone."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+    await_end(pid, *others)
+
+
+def await_end(*pids: int) -> None:
+    """Wait until processes that are ending are gone, with all that they had."""
     deadline = time.monotonic() + _LONGEST_STOP
-    while any(map(_is_there, (pid, *others))) and time.monotonic() < deadline:
+    while any(map(_is_there, pids)) and time.monotonic() < deadline:
         time.sleep(_PAUSE)
 
 

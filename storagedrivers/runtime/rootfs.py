@@ -1,46 +1,16 @@
-"""Reaches into a container's root filesystem without leaving it.
-
-An image can hold any symlink, and a running container can exchange one at any time. So a path is
-walked here, name by name, from descriptors of directories: a symlink is read and followed inside of
-the root, ``..`` goes to a descriptor that is already held, and nothing is left to the kernel's own
-resolution.
-"""
+"""A container's root filesystem, as who starts it looks into it."""
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from contextlib import suppress
-from types import TracebackType
-from typing import Self
 
 from storagedrivers.errors import RuntimeFailedError
+from storagedrivers.linux.rooted import Root
 
-_MAX_LINKS = 40  # as the kernel's own limit
 
-
-class Rootfs:
-    """A root filesystem that is open; a context manager that closes it.
-
-    Attributes:
-        path: where it is.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
-        self._top = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        os.close(self._top)
+class Rootfs(Root):
+    """A root filesystem that is open; a context manager that closes it."""
 
     def read(self, path: str, *, limit: int) -> bytes | None:
         """The content of a regular file; None where there is none.
@@ -66,144 +36,3 @@ class Rootfs:
                 resolution="name users by number: --user UID:GID",
             )
         return content
-
-    def status(self, path: str) -> os.stat_result | None:
-        """What *path* leads to; None where it leads nowhere."""
-        try:
-            fd = self.open(path)
-        except OSError:
-            return None
-        try:
-            return os.fstat(fd)
-        finally:
-            os.close(fd)
-
-    def open(self, path: str) -> int:
-        """A descriptor (O_PATH) of what *path* leads to inside of the root.
-
-        Raises:
-            OSError: ENOENT, ENOTDIR, ELOOP.
-        """
-        return _Walk(self._top).go(path)
-
-    def make_directory(self, path: str) -> int:
-        """A descriptor of the directory *path*; what is missing is made, 0755 and root's.
-
-        Raises:
-            OSError: ENOTDIR, ELOOP, or what the filesystem says.
-        """
-        fd = _Walk(self._top, make=True).go(path)
-        if stat.S_ISDIR(os.fstat(fd).st_mode):
-            return fd
-        os.close(fd)
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-
-    def make_file(self, path: str) -> int:
-        """A descriptor (O_PATH) of what is at *path*; an empty file where nothing is, also where a
-        symlink leads to nothing.
-
-        Raises:
-            OSError: as :meth:`make_directory`.
-        """
-        return _Walk(self._top, make=True, file=True).go(path)
-
-    def is_symlink(self, name: str) -> bool:
-        """Whether *name*, right below the root, is a symlink."""
-        try:
-            status = os.stat(name, dir_fd=self._top, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return stat.S_ISLNK(status.st_mode)
-
-
-class _Walk:
-    """One way through the tree: the open directories from the root to where it is.
-
-    Args:
-        top: the root.
-        make: directories that are missing are made.
-        file: the last name is made as a file.
-    """
-
-    def __init__(self, top: int, *, make: bool = False, file: bool = False) -> None:
-        self._stack = [top]
-        self._make = make
-        self._file = file
-        self._links = 0
-
-    def go(self, path: str) -> int:
-        """Walk; a descriptor of the end, of which the caller has to take care."""
-        left = _names(path)
-        try:
-            while left:
-                name = left.pop()
-                if name == "..":
-                    if len(self._stack) > 1:
-                        os.close(self._stack.pop())
-                    continue
-                target = self._step(name, last=not left)
-                if isinstance(target, int):
-                    return target
-                if target.startswith("/"):
-                    self._return()
-                left += _names(target)
-            return os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._stack[-1])
-        finally:
-            self._return()
-
-    def _step(self, name: str, *, last: bool) -> int | str:
-        """Go one name on: what is still to be walked after it, or the end."""
-        here = self._stack[-1]
-        try:
-            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-        except FileNotFoundError:
-            if not self._make:
-                raise
-            fd = _make_file(here, name) if self._file and last else _make_directory(here, name)
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISDIR(mode):
-            self._stack.append(fd)
-            return ""
-        if stat.S_ISLNK(mode):
-            return self._follow(fd, name)
-        if last:
-            return fd
-        os.close(fd)
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name)
-
-    def _follow(self, fd: int, name: str) -> str:
-        self._links += 1
-        try:
-            if self._links > _MAX_LINKS:
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
-            return os.readlink("", dir_fd=fd)
-        finally:
-            os.close(fd)
-
-    def _return(self) -> None:
-        while len(self._stack) > 1:
-            os.close(self._stack.pop())
-
-
-def _make_directory(parent: int, name: str) -> int:
-    with suppress(FileExistsError):
-        os.mkdir(name, 0o755, dir_fd=parent)
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(name, flags, dir_fd=parent)
-    os.fchmod(fd, 0o755)  # whatever the umask is
-    return fd
-
-
-def _make_file(parent: int, name: str) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    made = os.open(name, flags, 0o644, dir_fd=parent)
-    try:
-        os.fchmod(made, 0o644)  # whatever the umask is
-        return os.open(f"/proc/self/fd/{made}", os.O_PATH | os.O_CLOEXEC)
-    finally:
-        os.close(made)
-
-
-def _names(path: str) -> list[str]:
-    """The names of a path, the first one last."""
-    return [name for name in reversed(path.split("/")) if name not in ("", ".")]

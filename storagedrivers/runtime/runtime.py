@@ -61,6 +61,7 @@ class Runtime:
             ContainerRunningError: it runs already.
             RuntimeFailedError: it cannot be started; ``exit_code`` is 125, or 126 where the program
                 cannot be executed, or 127 where there is none.
+            InvalidMountError, VolumeError: what is to be mounted is not there, or cannot be.
             ReadOnlyError: the store was opened for reading only.
         """
         from storagedrivers.runtime import executing, supervise
@@ -68,6 +69,7 @@ class Runtime:
         container = self._containers.get(reference)
         engine = self._engine_of(container)
         bundle = supervise.made_bundle(self._containers, container)
+        self._make_sources(container)
         tty = bool(container.config.get("Tty"))
         with executing.attached(engine, bundle, interactive=interactive, tty=tty) as stdio:
             return supervise.run(self._containers, container, stdio)
@@ -78,7 +80,8 @@ class Runtime:
         Its output goes to its log.
 
         Raises:
-            ContainerRunningError, RuntimeFailedError, ReadOnlyError: as :meth:`run`.
+            ContainerRunningError, RuntimeFailedError, InvalidMountError, VolumeError,
+                ReadOnlyError: as :meth:`run`.
         """
         from storagedrivers.runtime import monitor, supervise
 
@@ -86,8 +89,15 @@ class Runtime:
         # The monitor opens the store for itself: what this one was opened for must not be lost.
         supervise.made_bundle(self._containers, container)
         self._engine_of(container)
+        self._make_sources(container)
         layers = self._containers.layers
         monitor.launch(container, os.fspath(layers.root), os.fspath(layers.run_root))
+
+    def _make_sources(self, container: Container) -> None:
+        if container.config.get("Mounts"):
+            from storagedrivers.stores import container_mounts, sources
+
+            sources.make_missing(container_mounts.mounts_of(container), self.warn)
 
     def _engine_of(self, container: Container) -> Engine:
         """The one that a container is started with; its warning is given."""

@@ -15,7 +15,6 @@ from storagedrivers.linux import namespace, syscalls
 from storagedrivers.runtime import capabilities
 from storagedrivers.runtime.rootfs import Rootfs
 from storagedrivers.runtime.seccomp import make_filter
-from storagedrivers.runtime.tmpfs import tmpfs_mount
 from storagedrivers.runtime.users import User, find_user
 
 VERSION = "1.0.2"
@@ -62,19 +61,19 @@ class Place(NamedTuple):
 
     Attributes:
         hostname: its own name.
-        files: what is mounted over files of the root filesystem: from target to source.
+        taken: where something else is mounted instead of what would be there.
         cgroup: the path of its cgroup, or None where no cgroup can be made.
         size: rows and columns of its terminal, if it gets one and they are known.
     """
 
     hostname: str
-    files: Mapping[str, str]
+    taken: frozenset[str]
     cgroup: str | None
     size: tuple[int, int] | None = None
 
 
 def make_spec(config: Mapping[str, Any], rootfs: Rootfs, place: Place) -> dict[str, Any]:
-    """The document.
+    """The document, with the mounts of the kernel's filesystems.
 
     What the container needs in its root filesystem and lacks is made: the working directory.
 
@@ -113,7 +112,7 @@ def make_spec(config: Mapping[str, Any], rootfs: Rootfs, place: Place) -> dict[s
         "process": process,
         "root": {"path": rootfs.path, "readonly": bool(config.get("ReadOnly"))},
         "hostname": place.hostname,
-        "mounts": _mounts(config, rootfs, place),
+        "mounts": _mounts(config, place),
         "linux": linux,
     }
 
@@ -204,26 +203,18 @@ def _working_directory(config: Mapping[str, Any], rootfs: Rootfs, *, make: bool)
     return f"/{os.path.normpath(path).lstrip('/')}"
 
 
-def _mounts(config: Mapping[str, Any], rootfs: Rootfs, place: Place) -> list[dict[str, Any]]:
-    read_only = ("ro",) if config.get("ReadOnly") else ()
-    tmpfs = [tmpfs_mount(words, rootfs) for words in _words(config, "Tmpfs")]
-    targets = {one["destination"] for one in tmpfs}
-    mounts = [
-        _mount(target, kind, source, options, host_network=config.get("Network") == "host")
+def _mounts(config: Mapping[str, Any], place: Place) -> list[dict[str, Any]]:
+    host_network = config.get("Network") == "host"
+    return [
+        _mount(target, kind, source, options, host_network=host_network)
         for target, kind, source, options in _MOUNTS
-        if target not in targets
+        # Who mounts another /dev has all that is below it there.
+        if target not in place.taken and not (target[:5] == "/dev/" and "/dev" in place.taken)
     ]
-    # What lies deeper is mounted later.
-    mounts += sorted(tmpfs, key=lambda one: str(one["destination"]).count("/"))
-    mounts += [
-        _mount(target, "bind", source, ("rbind", "rprivate", *read_only))
-        for target, source in place.files.items()
-    ]
-    return mounts
 
 
 def _mount(
-    target: str, kind: str, source: str, options: Sequence[str], *, host_network: bool = False
+    target: str, kind: str, source: str, options: Sequence[str], *, host_network: bool
 ) -> dict[str, Any]:
     if kind == "sysfs" and host_network and namespace.in_user_namespace():
         # Only who owns the network namespace may mount it: what the host has is shown.

@@ -2,7 +2,8 @@
 
 ::
 
-    lock ─▶ mount ─▶ config.json ─▶ engine ─▶ … ─▶ status.json ─▶ unmount ─▶ unlock ─▶ (remove)
+    lock ─▶ mount ─▶ hold volumes ─▶ config.json ─▶ engine ─▶ … ─▶ status.json ─▶ let go of volumes
+    ─▶ unmount ─▶ unlock ─▶ (remove)
 
 That is done by whoever waits for the container: the program itself, or a monitor where nobody
 waits. It holds the lock ``<run root>/containers/<id>/monitor``, which the kernel drops with it: so
@@ -15,7 +16,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -27,13 +28,15 @@ from storagedrivers.errors import (
     StorageDriversError,
     UnmountError,
 )
-from storagedrivers.runtime import engines, files, outcome, processes
-from storagedrivers.runtime.engines import Bundle, Engine
+from storagedrivers.linux import namespace
+from storagedrivers.runtime import engines, files, mounts, outcome, processes
+from storagedrivers.runtime.engines import Bundle
 from storagedrivers.runtime.rootfs import Rootfs
 from storagedrivers.runtime.spec import Place, command, make_spec
 from storagedrivers.runtime.status import LOST, Status, read_status, replace_file, write_status
 from storagedrivers.runtime.stdio import Stdio
-from storagedrivers.stores import locks
+from storagedrivers.stores import locks, sources
+from storagedrivers.stores.container_mounts import mounts_of
 
 if TYPE_CHECKING:
     from storagedrivers.stores.containers import Container, ContainerStore
@@ -129,6 +132,8 @@ def _forget_process(bundle: Bundle) -> None:
     for path in (bundle.birth, bundle.pid_file, bundle.errors):
         with suppress(FileNotFoundError):
             os.unlink(path)
+    with suppress(OSError):
+        os.rmdir(bundle.stage)
 
 
 class _Session:
@@ -159,13 +164,48 @@ class _Session:
         return code
 
     def _run_mounted(self, stdio: Stdio, started: Callable[[], object]) -> int:
-        with self._mounted() as path:
-            _write_bundle(self._container, self._bundle, self._engine, path, stdio.size)
+        store, wanted = self._containers, mounts_of(self._container)
+        with self._mounted() as path, sources.held(store.volumes, wanted) as paths:
+            start = self._prepared(path, paths, stdio)
             try:
-                return self._run_engine(stdio, started)
+                return self._run_engine(start, stdio, started)
             finally:
                 self._engine.delete(self._bundle)
                 _forget_process(self._bundle)
+
+    def _prepared(
+        self, path: str, paths: Mapping[str, str], stdio: Stdio
+    ) -> Callable[[], subprocess.Popen[bytes]]:
+        """What starts the engine, in a mount namespace of its own."""
+        bundle, engine, container = self._bundle, self._engine, self._container
+        hostname = files.hostname(container)
+        own = files.write(bundle.directory, container.config, hostname)
+        layers = self._containers.layers
+        wanted = mounts.Mounts(container, own, (layers.root, layers.run_root))
+        cgroup = engine.cgroup(bundle)
+        with Rootfs(path) as rootfs:
+            place = Place(hostname, wanted.targets, cgroup, stdio.size)
+            document = make_spec(container.config, rootfs, place)
+        if wanted.propagation:
+            document["linux"]["rootfsPropagation"] = wanted.propagation
+        document["hooks"] = engine.hooks(bundle, path)
+        where = mounts.Where(
+            path,
+            bundle.stage,
+            document["process"]["cwd"],
+            engine.keeps_propagation,
+            devices=cgroup is not None,
+            needed=(bundle.directory, bundle.run, engine.program),
+        )
+
+        def start() -> subprocess.Popen[bytes]:
+            os.chdir("/")  # of this thread alone; the directory's mount would be kept, or is gone
+            left = mounts.assemble(wanted, paths, where)
+            document["mounts"] = mounts.by_depth([*document["mounts"], *left])
+            replace_file(bundle.config, json.dumps(document).encode(), mode=0o600)
+            return stdio.start(engine.run(bundle, stdio.words))
+
+        return start
 
     @contextmanager
     def _mounted(self) -> Iterator[str]:
@@ -179,18 +219,29 @@ class _Session:
                 # Somebody else is in there; that changes nothing of how it ended.
                 self._problem = str(error)
 
-    def _run_engine(self, stdio: Stdio, started: Callable[[], object]) -> int:
+    def _run_engine(
+        self,
+        start: Callable[[], subprocess.Popen[bytes]],
+        stdio: Stdio,
+        started: Callable[[], object],
+    ) -> int:
         bundle, engine = self._bundle, self._engine
-        child = stdio.start(engine.run(bundle, stdio.words))
+        child: subprocess.Popen[bytes] | None = None
+        early: list[int] = []
 
         def send(number: int) -> None:
-            if os.path.exists(bundle.birth):
+            if child is None:
+                early.append(number)
+            elif os.path.exists(bundle.birth):
                 engine.kill(bundle, number)
             else:  # not there yet: the engine gives up
                 child.send_signal(number)
 
         with processes.forwarded(send):
+            child = namespace.in_own_mount_namespace(start)
             try:
+                for number in early:
+                    send(number)
                 self._await_start(child, started)
                 stdio.wait(child)
             finally:
@@ -220,19 +271,6 @@ class _Session:
         os.pwrite(exit_fd, b"%d\n" % code, 0)
         status = self._status._replace(finished=time.time(), exit_code=code, error=error, pid=None)
         write_status(self._bundle.directory, status, durable=True)
-
-
-def _write_bundle(
-    container: Container, bundle: Bundle, engine: Engine, path: str, size: tuple[int, int] | None
-) -> None:
-    """config.json, and the files that it mounts."""
-    hostname = files.hostname(container)
-    mounted = files.write(bundle.directory, container.config, hostname)
-    place = Place(hostname, mounted, engine.cgroup(bundle), size)
-    with Rootfs(path) as rootfs:
-        document = make_spec(container.config, rootfs, place)
-    document["hooks"] = engine.hooks(bundle, path)
-    replace_file(bundle.config, json.dumps(document).encode(), mode=0o600)
 
 
 def _new_file(path: str) -> int:

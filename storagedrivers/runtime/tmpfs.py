@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Sequence
 from typing import Any
 
 from storagedrivers.errors import RuntimeFailedError
-from storagedrivers.runtime.rootfs import Rootfs
+from storagedrivers.linux import syscalls
+from storagedrivers.linux.rooted import Root
 
 # What an option replaces: the last one of a group wins.
 _GROUPS = (
@@ -18,36 +20,67 @@ _GROUPS = (
     {"dev", "nodev"},
     {"atime", "noatime", "relatime", "strictatime"},
 )
+_FLAGS = {
+    "ro": syscalls.MS_RDONLY,
+    "noexec": syscalls.MS_NOEXEC,
+    "nosuid": syscalls.MS_NOSUID,
+    "nodev": syscalls.MS_NODEV,
+    "noatime": syscalls.MS_NOATIME,
+    "relatime": syscalls.MS_RELATIME,
+    "strictatime": syscalls.MS_STRICTATIME,
+}
+_WORDS = {*set().union(*_GROUPS), "rprivate"}
 _DEFAULTS = ("noexec", "nosuid", "nodev")
 _VALUE = re.compile(
     r"(size|nr_blocks)=\d+[kKmMgG%]?|(nr_inodes)=\d+[kKmMgG]?|(mode)=[0-7]{1,4}|(uid|gid)=\d+"
 )
 
 
-def tmpfs_mount(words: str, rootfs: Rootfs) -> dict[str, Any]:
-    """The mount of one option, with the mode of the image's directory unless it names one.
+def tmpfs_target(words: str) -> str:
+    """Where it is to be mounted.
 
     Raises:
-        RuntimeFailedError: the path is not absolute or is the root, or an option is unknown.
+        RuntimeFailedError: the path is not absolute or is the root.
     """
-    path, _, text = words.partition(":")
+    path = words.partition(":")[0]
     target = os.path.normpath(path)
     if not path.startswith("/") or target.strip("/") == "":
         raise RuntimeFailedError(
             f"a tmpfs cannot be mounted at {path!r}",
             resolution="name an absolute path below the root",
         )
-    options = _options(words, text)
-    if not any(option.startswith("mode=") for option in options):
-        status = rootfs.status(target)
+    return f"/{target.lstrip('/')}"
+
+
+def tmpfs_mount(words: str, root: Root | None = None, at: str = "") -> dict[str, Any]:
+    """The mount of one option, with the mode of the directory that it covers unless it names one.
+
+    Args:
+        words: the option.
+        root: what it will be mounted in, if a directory there is covered.
+        at: where in there.
+
+    Raises:
+        RuntimeFailedError: its target is none, or an option is unknown.
+    """
+    target = tmpfs_target(words)
+    options = _options(words, words.partition(":")[2])
+    if root is not None and not any(option.startswith("mode=") for option in options):
+        status = root.status(at)
         if status is not None and stat.S_ISDIR(status.st_mode):
             options.append(f"mode={stat.S_IMODE(status.st_mode):o}")
     return {
-        "destination": f"/{target.lstrip('/')}",
+        "destination": target,
         "type": "tmpfs",
         "source": "tmpfs",
         "options": [*options, "rprivate"],
     }
+
+
+def tmpfs_flags(options: Sequence[str]) -> tuple[int, bytes]:
+    """The same options as mount(2) takes them: flags, and the rest."""
+    flags = sum(_FLAGS.get(option, 0) for option in options)
+    return flags, os.fsencode(",".join(option for option in options if option not in _WORDS))
 
 
 def _options(words: str, text: str) -> list[str]:

@@ -15,6 +15,7 @@ from storagedrivers.stores.records import Layer, by_id, epoch
 
 if TYPE_CHECKING:
     from storagedrivers.archive.pack import Packed
+    from storagedrivers.linux.stage import Prepare
     from storagedrivers.stores.layers import LayerStore
 
 
@@ -42,10 +43,22 @@ class Opened(NamedTuple):
 
 
 @contextmanager
-def view(store: LayerStore, layer: str, *, read_only: bool = True) -> Iterator[int]:
-    """Have the root of a layer above those below it open, mounted where no one else sees it."""
+def view(
+    store: LayerStore, layer: str, *, read_only: bool = True, prepare: Prepare | None = None
+) -> Iterator[int]:
+    """Have the root of a layer above those below it open, mounted where no one else sees it.
+
+    Args:
+        prepare: gives what mounts more in it, see :mod:`storagedrivers.linux.stage`.
+    """
     driver = store.driver_for(store.get(layer).driver)
-    fd = open_view(driver.mounts(layer, store.lowers(layer), read_only=read_only))
+    mounts = driver.mounts(layer, store.lowers(layer), read_only=read_only)
+    if prepare is None:
+        fd = open_view(mounts)
+    else:
+        from storagedrivers.linux import stage
+
+        fd = stage.open_view(mounts, prepare)
     try:
         yield fd
     finally:

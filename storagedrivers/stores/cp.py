@@ -19,6 +19,7 @@ user's on the host, unless they are to be kept.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -95,6 +96,7 @@ def copy_in(
     with (
         _found(_on_host, source, follow=follow_link) as there,
         _found(_in(root), path, follow=True) as goal,
+        _refused_if_read_only(path),
     ):
         _copy(there, goal, owner)
 
@@ -125,7 +127,8 @@ def extract(root: int, stream: BinaryIO, path: str, *, archive: bool = False) ->
                 resolution="name the directory",
             )
     owner = None if archive else (0, 0)
-    return Extraction(root, os.fsencode(path).strip(b"/"), owner).run(stream)
+    with _refused_if_read_only(path):
+        return Extraction(root, os.fsencode(path).strip(b"/"), owner).run(stream)
 
 
 def pack(root: int, path: str, write: Write, *, follow_link: bool = False) -> None:
@@ -140,6 +143,19 @@ def pack(root: int, path: str, write: Write, *, follow_link: bool = False) -> No
         else:
             tar.file(there.parent, there.name, name)
         tar.finish()
+
+
+@contextmanager
+def _refused_if_read_only(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        raise ContainerError(
+            f"nothing can be written to {path}: what the container has mounted there is read-only",
+            resolution="copy to another place, or make a container that may write there",
+        ) from error
 
 
 def _on_host(path: str) -> int:

@@ -6,10 +6,11 @@ So a name is opened without following it, looked at, and used as what was opened
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import BinaryIO
 
 from storagedrivers.archive.compare import attributes, attributes_at, has_holes
@@ -104,6 +105,11 @@ def opened_file(directory: int, name: str) -> Iterator[int]:
         os.close(fd)
 
 
+def _opened(top: int, path: str) -> AbstractContextManager[int]:
+    """A directory of a tree in which more may be mounted."""
+    return tree.opened_below(top, path, mounts=True)
+
+
 def make_directory(parent: int, name: str | bytes) -> None:
     """Make a directory, unless there is one.
 
@@ -186,17 +192,14 @@ class TreeCopy:
         while todo:
             path = todo.pop()
             done.append(path)
-            with tree.opened_below(source, path) as here, tree.opened_below(goal, path) as there:
+            with _opened(source, path) as here, _opened(goal, path) as there:
                 for name in sorted(os.listdir(here)):
                     child = f"{path}/{name}" if path else name
                     if self._child(here, name, goal, there, child):
                         todo.append(child)
         for path in reversed(done):
             if path or new:
-                with (
-                    tree.opened_below(source, path) as here,
-                    tree.opened_below(goal, path) as there,
-                ):
+                with _opened(source, path) as here, _opened(goal, path) as there:
                     self._set_metadata(there, read_metadata(here))
 
     def _child(self, here: int, name: str, goal: int, there: int, path: str) -> bool:
@@ -211,8 +214,8 @@ class TreeCopy:
         if stat.S_ISSOCK(status.st_mode):
             return False  # of a process; nobody listens at a copy
         key = (status.st_dev, status.st_ino)
-        if status.st_nlink > 1 and key in self._links:
-            self._link(goal, self._links[key], there, name)
+        first = self._links.get(key) if status.st_nlink > 1 else None
+        if first is not None and self._link(goal, first, there, name):
             return False
         with suppress(FileNotFoundError):
             self.file(here, name, there, name)
@@ -220,12 +223,19 @@ class TreeCopy:
         return False
 
     @staticmethod
-    def _link(goal: int, first: str, there: int, name: str) -> None:
+    def _link(goal: int, first: str, there: int, name: str) -> bool:
+        """Whether it could be made: not where something else is mounted."""
         directory, _, first_name = first.rpartition("/")
         if _refuse_directory(there, name):
             os.unlink(name, dir_fd=there)
-        with tree.opened_below(goal, directory) as fd:
-            os.link(first_name, name, src_dir_fd=fd, dst_dir_fd=there, follow_symlinks=False)
+        try:
+            with _opened(goal, directory) as fd:
+                os.link(first_name, name, src_dir_fd=fd, dst_dir_fd=there, follow_symlinks=False)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            return False
+        return True
 
     def _set_metadata(self, fd: int, metadata: Metadata) -> None:
         if self._owner is not None:
@@ -415,7 +425,7 @@ class TarCopy:
         todo = [b""]
         while todo:
             below = todo.pop()
-            with tree.opened_below(source, os.fsdecode(below)) as here:
+            with _opened(source, os.fsdecode(below)) as here:
                 name = join(path, below) if below else path
                 header = _header(name + b"/", DIRECTORY, os.fstat(here))
                 self._writer.header(header._replace(xattrs=attributes(here)))

@@ -21,6 +21,7 @@ from storagedrivers.stores.records import Durability, Layer
 
 if TYPE_CHECKING:
     from storagedrivers.driver import StorageDriver
+    from storagedrivers.linux.stage import Prepare
     from storagedrivers.stores.layers import LayerStore
 
 T = TypeVar("T")
@@ -116,14 +117,14 @@ def _capabilities(layers: LayerStore, driver: StorageDriver) -> frozenset[str]:
 
 
 @contextmanager
-def opened(layers: LayerStore, layer: str) -> Iterator[int]:
+def opened(layers: LayerStore, layer: str, prepare: Prepare | None = None) -> Iterator[int]:
     """Have the root of a writable layer that is mounted nowhere open, to write to it.
 
     Whoever calls holds the layer's lock. A process that is killed leaves no mount.
     """
     with layers.database.transaction(durable=False) as connection:
         connection.execute("UPDATE layers SET used = 1 WHERE id = ?", (layer,))
-    with content.view(layers, layer, read_only=False) as fd:
+    with content.view(layers, layer, read_only=False, prepare=prepare) as fd:
         yield fd
 
 

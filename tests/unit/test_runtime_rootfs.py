@@ -124,3 +124,42 @@ def test_no_descriptor_is_left(rootfs: Rootfs, top: Path) -> None:
         assert rootfs.status(path) is None
         assert rootfs.read(path, limit=1) is None
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize(
+    ("path", "real"),
+    [
+        ("/", "/"),
+        ("/there", "/there"),
+        ("/there/./x//y", "/there/x/y"),
+        ("/link", "/there"),
+        ("/link/x", "/there/x"),
+        ("/link/../x", "/x"),
+        ("/none/../../x", "/x"),
+        ("/out/x", "/outside/x"),
+        ("/up", "/"),
+        ("/up/there", "/there"),
+        ("/dangling/x", "/none/here/x"),
+        ("/file", "/file"),
+    ],
+)
+def test_resolving(rootfs: Rootfs, top: Path, path: str, real: str) -> None:
+    """Where a path leads to inside, also if that is missing; nothing is made."""
+    (top / "there").mkdir()
+    (top / "file").touch()
+    (top / "link").symlink_to("there")
+    (top / "out").symlink_to("/outside")
+    (top / "up").symlink_to("../../../..")
+    (top / "dangling").symlink_to("none/here")
+    before = sorted(os.listdir(top))
+    assert rootfs.resolve(path) == real
+    assert sorted(os.listdir(top)) == before
+
+
+@pytest.mark.parametrize("path", ["/loop", "/loop/x", "/file/x"])
+def test_resolving_what_leads_nowhere(rootfs: Rootfs, top: Path, path: str) -> None:
+    """A loop and a file with something below it are errors."""
+    (top / "loop").symlink_to("loop")
+    (top / "file").touch()
+    with pytest.raises(OSError, match=r"ymbolic links|Not a directory"):
+        rootfs.resolve(path)

@@ -10,11 +10,15 @@ import pytest
 from running import GROUP, PASSWD
 
 from storagedrivers.errors import RuntimeFailedError
+from storagedrivers.linux import syscalls
 from storagedrivers.runtime import files
+from storagedrivers.runtime.mounts import Mounts, Wanted
 from storagedrivers.runtime.rootfs import Rootfs
 from storagedrivers.runtime.spec import PATH, Place, make_process, make_spec
+from storagedrivers.runtime.tmpfs import tmpfs_flags, tmpfs_mount
+from storagedrivers.stores.containers import Container
 
-PLACE = Place("host", {"/etc/hosts": "/store/hosts"}, "/storagedrivers-id")
+PLACE = Place("host", frozenset(), "/storagedrivers-id")
 
 
 @pytest.fixture
@@ -30,11 +34,6 @@ def top(tmp_path: Path) -> Path:
 def rootfs(top: Path) -> Iterator[Rootfs]:
     with Rootfs(top) as rootfs:
         yield rootfs
-
-
-def _mount(spec: dict[str, Any], target: str) -> dict[str, Any]:
-    (found,) = (one for one in spec["mounts"] if one["destination"] == target)
-    return dict(found)
 
 
 @pytest.mark.parametrize(
@@ -90,10 +89,6 @@ def test_working_directory(rootfs: Rootfs, top: Path) -> None:
         {"Cmd": ["x"], "Env": ["A=\ud800"]},
         {"Cmd": ["\ud800"]},
         {"Cmd": ["x"], "User": ["root"]},
-        {"Cmd": ["x"], "Tmpfs": ["relative"]},
-        {"Cmd": ["x"], "Tmpfs": ["/"]},
-        {"Cmd": ["x"], "Tmpfs": ["/x:size=lots"]},
-        {"Cmd": ["x"], "Tmpfs": ["/x:context=a,mode=755"]},
     ],
 )
 def test_no_good(rootfs: Rootfs, config: dict[str, Any]) -> None:
@@ -134,10 +129,10 @@ def test_networks(rootfs: Rootfs, network: str | None) -> None:
 
 def test_read_only(rootfs: Rootfs) -> None:
     """A read-only container cannot write to the files of its own that are mounted, either."""
-    spec = make_spec({"Cmd": ["x"], "ReadOnly": True, "Tmpfs": ["/run"]}, rootfs, PLACE)
-    assert spec["root"]["readonly"] is True
-    assert "ro" in _mount(spec, "/etc/hosts")["options"]
-    assert "ro" not in _mount(spec, "/run")["options"]
+    assert make_spec({"Cmd": ["x"], "ReadOnly": True}, rootfs, PLACE)["root"]["readonly"] is True
+    wanted = _mounts({"ReadOnly": True, "Tmpfs": ["/run"]})
+    assert wanted["/etc/hosts"].read_only
+    assert not wanted["/run"].read_only
 
 
 @pytest.mark.parametrize(
@@ -150,18 +145,77 @@ def test_read_only(rootfs: Rootfs) -> None:
     ],
 )
 def test_tmpfs(rootfs: Rootfs, words: str, options: list[str]) -> None:
-    """Defaults are closed, what is asked for wins, and the image's directory lends its mode."""
-    spec = make_spec({"Cmd": ["x"], "Tmpfs": [words]}, rootfs, PLACE)
-    mount = _mount(spec, words.partition(":")[0])
+    """Defaults are closed, what is asked for wins, and the directory below lends its mode."""
+    mount = tmpfs_mount(words, rootfs, words.partition(":")[0])
     assert mount["options"] == [*options, "rprivate"]
 
 
-def test_tmpfs_in_place_of_a_mount(rootfs: Rootfs) -> None:
-    """One where something is mounted anyway replaces it; deeper ones are mounted later."""
-    spec = make_spec({"Cmd": ["x"], "Tmpfs": ["/a/b", "/dev/shm:size=1m", "/a"]}, rootfs, PLACE)
-    assert "size=1m" in _mount(spec, "/dev/shm")["options"]
-    targets = [one["destination"] for one in spec["mounts"]]
-    assert targets.index("/a") < targets.index("/a/b") < targets.index("/etc/hosts")
+def test_tmpfs_for_the_kernel() -> None:
+    """Flags are bits, and what is a default anyway has none."""
+    options = ["nosuid", "exec", "dev", "ro", "size=1m", "mode=711", "rprivate"]
+    assert tmpfs_flags(options) == (syscalls.MS_NOSUID | syscalls.MS_RDONLY, b"size=1m,mode=711")
+
+
+@pytest.mark.parametrize("words", ["relatime", "/", "//", "/x/..", "/x:size=lots", "/x:context=a"])
+def test_no_tmpfs(words: str) -> None:
+    """What a user gives is checked: a sentence, a remedy and Docker's exit code."""
+    with pytest.raises(RuntimeFailedError) as caught:
+        tmpfs_mount(words)
+    assert caught.value.resolution
+    assert caught.value.exit_code == 125
+
+
+def test_in_place_of_a_mount(rootfs: Rootfs) -> None:
+    """What is mounted where the kernel's filesystems would be replaces them, and with /dev all that
+    would be in it.
+    """
+    usual = _targets(make_spec({"Cmd": ["x"]}, rootfs, PLACE))
+    place = PLACE._replace(taken=frozenset({"/dev/shm", "/sys"}))
+    assert usual - _targets(make_spec({"Cmd": ["x"]}, rootfs, place)) == {"/dev/shm", "/sys"}
+    place = PLACE._replace(taken=frozenset({"/dev"}))
+    left = _targets(make_spec({"Cmd": ["x"]}, rootfs, place))
+    assert usual - left == {one for one in usual if one.startswith("/dev")}
+
+
+def _targets(spec: dict[str, Any]) -> set[str]:
+    return {one["destination"] for one in spec["mounts"]}
+
+
+def _mounts(config: dict[str, Any]) -> dict[str, Wanted]:
+    container = Container("id", "name", None, "", "", 0.0, config, None)
+    wanted = Mounts(container, {"/etc/hosts": "/store/hosts"}, ["/var/lib/store"]).wanted
+    return {one.target: one for one in wanted}
+
+
+def _bind(source: str, target: str, **more: Any) -> dict[str, Any]:
+    return {"Type": "bind", "Source": source, "Destination": target, **more}
+
+
+def test_order_of_mounts() -> None:
+    """What lies deeper is mounted later; what was asked for is there instead of the usual."""
+    mounts = [_bind("/s", "/a/b/c"), _bind("/s", "/etc/hosts"), _bind("/s", "/a")]
+    found = _mounts({"Tmpfs": ["/a/b", "/t"], "Mounts": mounts})
+    assert [*found] == ["/t", "/a", "/etc/hosts", "/a/b", "/a/b/c"]
+    assert found["/etc/hosts"].mount is not None
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "found"),
+    [
+        ("/srv", "", "rprivate"),
+        ("/", "", "rslave"),
+        ("/var/lib", "", "rslave"),
+        ("/var/lib/store", "", "rslave"),
+        ("/var/lib/store/volumes", "", "rprivate"),
+        ("/var/lib/storeroom", "", "rprivate"),
+        ("/", "private", "private"),
+        ("/srv", "rshared", "rshared"),
+    ],
+)
+def test_propagation(source: str, given: str, found: str) -> None:
+    """Nothing spreads by itself, but from above the store: what is unmounted there has to go."""
+    one = _mounts({"Mounts": [_bind(source, "/x", Propagation=given)]})["/x"]
+    assert one.propagation == found
 
 
 def test_files(tmp_path: Path) -> None:

@@ -21,11 +21,16 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     """Run the command."""
     import shtab
 
-    from storagedrivers.cli.main import COMMANDS, global_options, load, top_parser
+    from storagedrivers.cli.main import COMMANDS, SHORT, global_options, load, top_parser
 
     parser = top_parser()
     commands = parser.add_subparsers(dest="command")
     for name, about in COMMANDS.items():
-        load(name).configure(commands.add_parser(name, help=about, parents=[global_options()]))
+        short = commands.add_parser(name, help=about, parents=[global_options()])
+        if name in SHORT:
+            noun, verb = SHORT[name]
+            load(noun).VERBS[verb][1](short)
+        else:
+            load(name).configure(short)
     output.line(shtab.complete(parser, shell=arguments.shell))
     return 0

@@ -58,6 +58,7 @@ def _create(arguments: argparse.Namespace, config: StorageConfig) -> int:
             name=arguments.name,
             config=create_options.config_of(arguments),
             size=create_options.size_of(arguments),
+            **create_options.mounts_of(arguments),
         )
         return _answer(arguments, container)
 
@@ -304,13 +305,22 @@ def _configure_rm(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-f", "--force", action="store_true", help="kill it, and unmount it where it is mounted"
     )
+    _add_volumes(parser)
+
+
+def _add_volumes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-v", "--volumes", action="store_true", help="with its anonymous volumes that no other uses"
+    )
 
 
 def _rm(arguments: argparse.Namespace, config: StorageConfig) -> int:
     return _for_each(
         arguments,
         config,
-        lambda storage, one: storage.containers.remove(one.id, force=arguments.force),
+        lambda storage, one: storage.containers.remove(
+            one.id, force=arguments.force, volumes=arguments.volumes
+        ),
     )
 
 
@@ -332,11 +342,12 @@ def _for_each(
 def _configure_prune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--dry-run", action="store_true", help="only say which")
     parser.add_argument("-f", "--force", action="store_true", help="taken as Docker's: never asks")
+    _add_volumes(parser)
 
 
 def _prune(arguments: argparse.Namespace, config: StorageConfig) -> int:
     with opened(config) as storage:
-        found = storage.containers.prune(dry_run=arguments.dry_run)
+        found = storage.containers.prune(dry_run=arguments.dry_run, volumes=arguments.volumes)
         if arguments.json:
             documents = [{"id": one.id, "name": one.name} for one in found]
             output.document({"schema": SCHEMA, "containers": documents})

@@ -7,12 +7,13 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from storagedrivers.cli import nouns, output
 from storagedrivers.cli.nouns import opened
 from storagedrivers.errors import StoreError
+from storagedrivers.stores.container_mounts import mounts_of
 
 if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig
@@ -23,7 +24,10 @@ SCHEMA = 1
 
 _SHORT = 12  # characters of an id that are enough for a person
 
-_FIELDS = ("ID", "Name", "Names", "Image", "Command", "CreatedAt", "Status", "Labels", "Mountpoint")
+_FIELDS = (
+    *("ID", "Name", "Names", "Image", "Command", "CreatedAt", "Status", "Labels"),
+    *("Mountpoint", "Mounts"),
+)
 
 
 def configure_ls(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +42,7 @@ def configure_ls(parser: argparse.ArgumentParser) -> None:
         metavar="A=B",
         action="append",
         default=[],
-        help="name=, id=, label=, status=, ancestor=; given twice for one: either",
+        help="name=, id=, label=, status=, ancestor=, volume=; given twice for one: either",
     )
     add("--format", metavar="TEMPLATE", help="a line each: {{.ID}} {{.Name}}, or json")
 
@@ -82,6 +86,7 @@ def row_of(storage: Storage, container: Container) -> dict[str, Any]:
             {"path": one.path, "read_only": one.read_only, "times": one.times}
             for one in storage.containers.mounts(container)
         ],
+        "volumes": [one.name for one in mounts_of(container) if one.name],
     }
 
 
@@ -140,6 +145,7 @@ _FILTERS: dict[str, Callable[[Mapping[str, Any], str], bool]] = {
     "label": _has_label,
     "status": lambda row, word: row["status"] == word,
     "ancestor": _is_of_image,
+    "volume": lambda row, word: word in row["volumes"],
 }
 
 
@@ -164,6 +170,7 @@ def _fields(row: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
         "Status": _status_text(row),
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(row["labels"].items())),
         "Mountpoint": ",".join(one["path"] for one in row["mounts"]),
+        "Mounts": ",".join(row["volumes"]),
     }
 
 
@@ -205,6 +212,7 @@ def _document(storage: Storage, reference: str) -> dict[str, Any]:
     layer = storage.layers.get(container.layer)
     return {
         **row_of(storage, container),
+        "inside": [*_inside(storage, container)],
         "image_is_gone": containers.image_is_gone(container),
         "driver": layer.driver,
         "depth": layer.depth,
@@ -219,6 +227,36 @@ def _document(storage: Storage, reference: str) -> dict[str, Any]:
     }
 
 
+def _inside(storage: Storage, container: Container) -> Iterator[dict[str, Any]]:
+    """What is mounted in it when it runs."""
+    for one in mounts_of(container):
+        yield {
+            "type": one.type,
+            "name": one.name or None,
+            "source": storage.volumes.data(one.name) if one.name else one.source or None,
+            "subpath": one.subpath or None,
+            "target": one.target,
+            "read_only": one.read_only,
+            "mode": one.mode,
+            "propagation": one.propagation,
+        }
+    for text in container.config.get("Tmpfs") or ():
+        target, _, mode = text.partition(":")
+        yield {
+            **dict.fromkeys(("name", "source", "subpath")),
+            "type": "tmpfs",
+            "target": target,
+            "read_only": "ro" in mode.split(","),
+            "mode": mode,
+            "propagation": "",
+        }
+
+
+def _inside_text(mount: Mapping[str, Any]) -> str:
+    what = mount["name"] or mount["source"] or mount["type"]
+    return f"{mount['target']} ({what}{', read-only' if mount['read_only'] else ''})"
+
+
 def _text(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -228,6 +266,8 @@ def _text(key: str, value: Any) -> str:
         return f"{value} ({output.size(value)})"
     if key == "mounts":
         return ", ".join(f"{one['path']} ({one['times']} ×)" for one in value) or "-"
+    if key == "inside":
+        return ", ".join(map(_inside_text, value)) or "-"
     if key == "checkpoints":
         return ", ".join(one["label"] for one in value) or "-"
     if key in ("config", "labels"):

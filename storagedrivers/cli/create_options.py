@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from storagedrivers.config import variable
 from storagedrivers.errors import StoreError
 
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+if TYPE_CHECKING:
+    from storagedrivers.mounts.spec import MountSpec
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,14 +26,73 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-i", "--interactive", action="store_true", help="keep standard input open")
     add("-t", "--tty", action="store_true", help="give it a terminal")
     add("--read-only", action="store_true", help="it cannot write to its root filesystem")
-    add("--network", "--net", choices=("host", "none"), default="none", help="default: none")
-    add("--tmpfs", metavar="PATH[:OPTIONS]", action="append", help="a tmpfs, mounted at PATH")
+    add(
+        "--network",
+        "--net",
+        choices=("host", "none"),
+        default="none",
+        help="none, the default: nothing but a loopback device of its own; host: the host's",
+    )
+    _configure_mounts(parser)
     add("-l", "--label", metavar="A=B", action="append", help="a label")
     add("--stop-signal", metavar="SIGNAL", help="what stop sends first")
     add("--rm", action="store_true", help="remove it when it has ended")
     add("--size", metavar="BYTES", help="how much may be written to it, at most: 10g")
     add("image", metavar="IMAGE", help="a name, an id, or the beginning of one")
     add("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="with its arguments")
+
+
+def _configure_mounts(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "-v",
+        "--volume",
+        dest="mounts",
+        type=lambda text: ("-v", text),
+        metavar="[SOURCE:]PATH[:OPTIONS]",
+        action="append",
+        help="a volume, by its name, or a path of the host, which begins with /; without either a"
+        " volume of its own. Options: ro, nocopy, z, rshared, …",
+    )
+    add(
+        "--mount",
+        dest="mounts",
+        type=lambda text: ("--mount", text),
+        metavar="type=TYPE,source=…,target=PATH",
+        action="append",
+        help="volume, bind or tmpfs; also readonly, volume-subpath=, bind-propagation=, …",
+    )
+    add("--tmpfs", metavar="PATH[:OPTIONS]", action="append", help="a tmpfs, mounted at PATH")
+    add(
+        "--volumes-from",
+        metavar="CONTAINER[:ro]",
+        action="append",
+        help="what is mounted in another container, at the same places",
+    )
+
+
+def mounts_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is to be mounted, as :meth:`ContainerStore.create` takes it; nothing but what was given.
+
+    Raises:
+        InvalidMountError: an option is no mount; in Docker's words.
+    """
+    found = {
+        "mounts": [_mount(option, text) for option, text in arguments.mounts or ()],
+        "tmpfs": arguments.tmpfs,
+        "volumes_from": arguments.volumes_from,
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _mount(option: str, text: str) -> MountSpec:
+    if option == "-v":
+        from storagedrivers.mounts.volume_flag import parse_volume
+
+        return parse_volume(text)
+    from storagedrivers.mounts.mount_flag import parse_mount
+
+    return parse_mount(text)
 
 
 def config_of(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -49,7 +108,6 @@ def config_of(arguments: argparse.Namespace) -> dict[str, Any]:
         "Tty": arguments.tty,
         "ReadOnly": arguments.read_only,
         "Network": arguments.network,
-        "Tmpfs": arguments.tmpfs,
         "Labels": dict(map(_label, arguments.label or ())) or None,
         "StopSignal": _signal(arguments.stop_signal),
         "AutoRemove": arguments.rm,
@@ -77,12 +135,9 @@ def size_of(arguments: argparse.Namespace) -> int | None:
     """The limit in bytes, or None."""
     if arguments.size is None:
         return None
-    found = re.fullmatch(r"(\d+)([bkmgt]?)(?:ib|b)?", arguments.size.lower())
-    if found is None:
-        raise StoreError(
-            f"{arguments.size!r} is no size", resolution="write a number and a unit: 500m, 10g"
-        )
-    return int(found[1]) * _UNITS[found[2]]
+    from storagedrivers.mounts.sizes import parse_size
+
+    return parse_size(arguments.size)
 
 
 def environment(arguments: argparse.Namespace) -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""Show on this machine what layers, images and containers are: two images that share a layer, a
-container of each, a file that is changed in one of them. Works in a directory of its own, and
-removes it. Each step prints the command that does the same.
+"""Show on this machine what layers, images, containers and volumes are: two images that share a
+layer, a container of each, a file that is changed in one of them, and one that outlives them. Works
+in a directory of its own, and removes it. Each step prints the command that does the same.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _BASE = {
     "etc/os-release": 'NAME="Demo"\n',
     "etc/motd": "hello\n",
+    "srv/page": "as the image brings it\n",
     "usr/lib/libdemo.so": "shared code\n" * 20_000,
 }
 _APPS = ("red", "blue")
@@ -97,6 +98,7 @@ class _Demo:
             self._write(storage, *boxes)
             self._show_layer(storage, boxes[0])
             self._remove(storage, boxes)
+            self._keep(storage)
 
     def _step(self, title: str, *commands: str) -> None:
         self._steps += 1
@@ -187,6 +189,31 @@ class _Demo:
         self._say(f"{directory}: {'still there' if directory.exists() else 'gone'}")
         names = ", ".join(sorted(name for image in storage.images.ls() for name in image.names))
         self._say(f"images: {names}")
+
+    def _keep(self, storage: Storage) -> None:
+        first, second = (
+            f"storagedrivers container create --name {name} -v data:/srv {_APPS[0]}"
+            for name in ("first", "second")
+        )
+        directory = storage.volumes.data("data")
+        self._step(
+            "Data that must live: a volume",
+            first,
+            f"echo kept > {directory}/page",
+            "storagedrivers container rm first",
+            second,
+        )
+        box = storage.containers.create(_APPS[0], name="first", mounts=["data:/srv"])
+        with storage.volumes.used("data") as path:
+            names = " ".join(sorted(one.name for one in path.iterdir()))
+            self._say(f"data was empty, and got what the image has in /srv: {names}")
+            (path / "page").write_text("kept\n")
+        storage.containers.remove(box.id)
+        box = storage.containers.create(_APPS[0], name="second", mounts=["data:/srv"])
+        with storage.volumes.used("data") as path:
+            self._say(f"first is gone; /srv/page of second: {(path / 'page').read_text().strip()}")
+        storage.containers.remove(box.id)
+        self._say(f"volumes: {' '.join(volume.name for volume in storage.volumes.ls())}")
 
 
 def _tar(files: dict[str, str]) -> bytes:

@@ -1,4 +1,5 @@
-"""Remove what lies in the graph root and the run root and belongs to no layer.
+"""Remove what lies in the graph root and the run root and belongs to nothing: no layer, image,
+container or volume.
 
 Nothing that is used is touched, no mount is entered and no symlink followed. Exit codes: 0 all of
 it is gone, or --dry-run; 1 something could not be removed.
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     else:
         # Opening the store finishes what was half made; the rest is done here.
         with Storage.open(config) as storage:
-            found = [*collect(storage.layers, orphans)]
+            found = [*collect(storage.layers, orphans, storage.volumes)]
     gone = [one for one in found if not one.problem]
     reclaimed = sum(one.orphan.bytes for one in gone)
     if arguments.json:

@@ -28,10 +28,18 @@ COMMANDS = {
     "layer": "layers: add, ls, inspect, export, changes, mount, unmount, rm, create, seal",
     "image": "images: load, save, import, export, ls, inspect, history, tag, rm, prune",
     "container": "containers: create, ls, mount, diff, commit, checkpoint, fork, cp, rm, …",
+    "volume": "volumes: create, ls, inspect, rm, prune, export, import, clone, usage",
     "load": "short for image load",
     "save": "short for image save",
     "images": "short for image ls",
     "history": "short for image history",
+    "tag": "short for image tag",
+    "rmi": "short for image rm",
+    "create": "short for container create",
+    "diff": "short for container diff",
+    "commit": "short for container commit",
+    "cp": "short for container cp",
+    "rm": "short for container rm",
     "run": "make a container of an image, and run a command in it",
     "start": "start containers that are there",
     "exec": "run one more command in a running container",
@@ -42,17 +50,31 @@ COMMANDS = {
     "check": "whether the store is sound; --deep reads every layer",
     "repair": "put right what check finds",
     "gc": "remove what belongs to nothing",
-    "df": "what layers and images take",
-    "owner": "which layer, image or container a path belongs to",
+    "df": "what layers, images and volumes take",
+    "owner": "which layer, image, container or volume a path belongs to",
     "completion": "print a completion script for a shell",
 }
 """Each is a module of this package with ``configure(parser)`` and ``run(arguments, config) -> exit
-code``.
+code``, or in :data:`SHORT`.
 """
 
-VERBATIM = frozenset({"run", "exec", "container create"})
-"""Commands with a command of the user's at their end, whose options are not ours: from the command
-on, global options are taken by its own parser, up to there.
+SHORT = {
+    "tag": ("image", "tag"),
+    "rmi": ("image", "rm"),
+    "create": ("container", "create"),
+    "diff": ("container", "diff"),
+    "commit": ("container", "commit"),
+    "cp": ("container", "cp"),
+    "rm": ("container", "rm"),
+}
+"""Words that stand for a noun and its verb, and for nothing else."""
+
+OWN = {"volume create": "--driver"}
+"""Commands with an option that is called as a global one, as Docker's users know it."""
+
+VERBATIM = frozenset({"run", "exec", "container create", *OWN})
+"""Commands with a command of the user's at their end, whose options are not ours, or with an option
+of :data:`OWN`: from the command on, global options are taken by its own parser, up to there.
 """
 
 
@@ -116,6 +138,9 @@ def _run(words: list[str]) -> int:
     if command not in COMMANDS:
         _usage_error(f"no command is named {command!r}; there are {', '.join(COMMANDS)}", command)
     before, rest = words[:place], words[place + 1 :]
+    if command in SHORT:
+        command, verb = SHORT[command]
+        rest = [verb, *rest]
     if command in VERBATIM or f"{command} {rest[0] if rest else ''}" in VERBATIM:
         known = global_options().parse_args(before)
     else:
@@ -188,12 +213,13 @@ _GLOBAL: tuple[tuple[str, dict[str, object]], ...] = (
 _WITH_VALUE = frozenset(name for name, _ in _GLOBAL)
 
 
-def global_options(*, suppress: bool = False) -> argparse.ArgumentParser:
+def global_options(*, suppress: bool = False, without: str = "") -> argparse.ArgumentParser:
     """The options that are taken before or after any command.
 
     Args:
         suppress: those that are not given set nothing: for the parser of a verb, whose values come
             after those from before the command.
+        without: one that is left out.
     """
     parser = argparse.ArgumentParser(
         add_help=False,
@@ -203,6 +229,8 @@ def global_options(*, suppress: bool = False) -> argparse.ArgumentParser:
     )
     group = parser.add_argument_group("global options")
     for name, keywords in _GLOBAL:
+        if name == without:
+            continue
         group.add_argument(name, **keywords)  # type: ignore[arg-type]
     default = argparse.SUPPRESS if suppress else False
     group.add_argument("--json", action="store_true", default=default, help="print JSON")

@@ -36,12 +36,14 @@ def opened(config: StorageConfig, *, read_only: bool = False) -> Iterator[Storag
 
 def add_verbs(parser: argparse.ArgumentParser, verbs: Verbs) -> None:
     """Add a parser for each verb."""
-    from storagedrivers.cli.main import VERBATIM, global_options
+    from storagedrivers.cli.main import OWN, VERBATIM, global_options
 
     noun = parser.prog.split()[-1]
     # Without a name of its own for the verbs, argparse imports what it formats help with.
     parsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog=parser.prog)
     for name, (about, configure, _) in verbs.items():
+        whole = f"{noun} {name}"
+        own = global_options(suppress=True, without=OWN.get(whole, ""))
         verb = parsers.add_parser(
             name,
             help=about,
@@ -49,7 +51,7 @@ def add_verbs(parser: argparse.ArgumentParser, verbs: Verbs) -> None:
             formatter_class=parser.formatter_class,
             allow_abbrev=False,
             # Those of the others are taken before their parsers see anything.
-            parents=[global_options(suppress=True)] if f"{noun} {name}" in VERBATIM else [],
+            parents=[own] if whole in VERBATIM else [],
         )
         configure(verb)
 

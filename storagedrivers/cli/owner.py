@@ -1,5 +1,5 @@
-"""Say to which layer, image or container a path in the graph root or in the run root belongs, and
-what refers to it.
+"""Say to which layer, image, container or volume a path in the graph root or in the run root
+belongs, and what refers to it.
 
 Exit codes: 0 it belongs to something, 1 it is an orphan or not the store's.
 """
@@ -44,8 +44,12 @@ def _print(path: str, owner: Owner) -> None:
         output.line(f"{path}: {owner.kind}{layer}, which is in no row: an orphan")
         output.line("  → storagedrivers gc")
         return
-    if not owner.layer and (owner.images or owner.containers):
+    if owner.volume:
+        output.line(f"volume: {owner.volume}")
+    if not owner.layer and (owner.images or owner.containers or owner.volume):
         output.line(f"what: {owner.kind}")
+        if owner.inside and owner.volume:
+            output.line(f"inside: {owner.inside}")
         _print_users(owner)
         return
     if not owner.layer:

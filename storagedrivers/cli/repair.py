@@ -2,7 +2,8 @@
 
 What can be put right without loss is. A layer that lost something is put in quarantine: it stays,
 and its tar added again makes a new layer. With --yes it is removed, with the layers above it, and
-so are files that no tar brought. Exit codes: 0 everything is put right, 1 something is left.
+so are files that no tar brought; a volume that lost its directory gets an empty one. Exit codes: 0
+everything is put right, 1 something is left.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
         return 0
     # Opening the store finishes what was half made; the rest is done here.
     with Storage.open(config) as storage:
-        repairs = [*repair(storage.layers, findings, yes=arguments.yes)]
+        repairs = [*repair(storage.layers, findings, storage.volumes, yes=arguments.yes)]
     if arguments.json:
         documents = [
             {**document_of(one.finding), "outcome": one.outcome.value, "result": one.message}

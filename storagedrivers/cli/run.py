@@ -7,10 +7,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from storagedrivers.cli import create_options, output, running
+from storagedrivers.cli.nouns import opened
 from storagedrivers.errors import RuntimeFailedError, StorageDriversError
 
 if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig
+    from storagedrivers.stores.planning import Plan
 
 SCHEMA = 1
 
@@ -23,6 +25,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options; those after IMAGE are the command's."""
     add = parser.add_argument
     add("-d", "--detach", action="store_true", help="print its id, and let it run")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="only say what its mounts would create, copy and hide; nothing is made",
+    )
     add("--runtime", choices=RUNTIMES, help="default: the first that works here")
     add(
         "--security-opt",
@@ -51,6 +58,8 @@ def _is_of_process(error: Exception) -> bool:
 
 
 def _run(arguments: argparse.Namespace, config: StorageConfig) -> int:
+    if arguments.dry_run:
+        return _show_plan(arguments, config)
     if not arguments.detach:
         running.check_terminal(tty=arguments.tty, interactive=arguments.interactive)
     with running.opened_to_run(config) as storage:
@@ -59,6 +68,7 @@ def _run(arguments: argparse.Namespace, config: StorageConfig) -> int:
             name=arguments.name,
             config={**create_options.config_of(arguments), **_more(arguments)},
             size=create_options.size_of(arguments),
+            **create_options.mounts_of(arguments),
         )
         try:
             if not arguments.detach:
@@ -67,13 +77,53 @@ def _run(arguments: argparse.Namespace, config: StorageConfig) -> int:
         except StorageDriversError:
             if arguments.rm:
                 with suppress(StorageDriversError):
-                    storage.containers.remove(container.id)
+                    storage.containers.remove(container.id, volumes=True)
             raise
     if arguments.json:
         output.document({"schema": SCHEMA, "id": container.id, "name": container.name})
     else:
         output.line(container.id)
     return 0
+
+
+def _show_plan(arguments: argparse.Namespace, config: StorageConfig) -> int:
+    """Say what would be done: by the plan that making the container carries out."""
+    with opened(config, read_only=True):
+        pass  # where there is no store, none is made
+    # The files that each container of an image finds besides it count: they are made for the first.
+    with opened(config) as storage:
+        plan = storage.containers.plan(
+            arguments.image,
+            config=create_options.config_of(arguments),
+            **create_options.mounts_of(arguments),
+        )
+    if arguments.json:
+        output.document({"schema": SCHEMA, **_document(plan)})
+    else:
+        for line in plan.lines():
+            output.line(line)
+    return 0
+
+
+def _document(plan: Plan) -> dict[str, Any]:
+    return {
+        "image": plan.image,
+        "mounts": [
+            {
+                "type": one.kind,
+                "source": one.source,
+                "target": one.target,
+                "read_only": one.read_only,
+                "creates": one.creates,
+                "filled": one.filled and one.filled._asdict(),
+                "hidden": one.hidden and one.hidden._asdict(),
+                "owner": one.owner and one.owner._asdict(),
+                "warnings": list(one.warnings),
+            }
+            for one in plan.mounts
+        ],
+        "warnings": list(plan.warnings),
+    }
 
 
 def _more(arguments: argparse.Namespace) -> dict[str, Any]:

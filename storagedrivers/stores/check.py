@@ -19,11 +19,12 @@ from storagedrivers.model import FlawKind
 from storagedrivers.stores import records
 from storagedrivers.stores.content import blob_path, write_tar
 from storagedrivers.stores.locks import is_locked
-from storagedrivers.stores.orphans import Kind, Orphan, driver_or_none, find_orphans
+from storagedrivers.stores.orphans import OF_VOLUMES, Kind, Orphan, driver_or_none, find_orphans
 from storagedrivers.stores.records import Layer, LayerState
 
 if TYPE_CHECKING:
     from storagedrivers.archive.verify import Difference
+    from storagedrivers.model import Volume
     from storagedrivers.stores.layers import LayerStore
 
 MAX_DIFFERENCES = 1000
@@ -60,6 +61,9 @@ class Remedy(StrEnum):
     QUARANTINE = "quarantine"
     """Keeps the layer from being found by its tar's digest; with ``--yes`` removes it."""
 
+    ANEW = "anew"
+    """Makes an empty directory in the place of one that is lost; with ``--yes`` only."""
+
     NONE = "none"
     """Nothing."""
 
@@ -84,9 +88,10 @@ class Finding(NamedTuple):
     message: str
     action: str
     remedy: Remedy
-    subject: Orphan | Difference | FlawKind | None = None
+    subject: Orphan | Difference | FlawKind | Volume | None = None
 
 
+_HALF_MADE = (Kind.ROW, Kind.VOLUME_ROW)
 _ANEW = "storagedrivers repair, then add the layer from its tar again"
 _GC = "storagedrivers gc"
 _REPAIR = "storagedrivers repair"
@@ -123,6 +128,7 @@ def check(
             yield from found
     yield from _images(store, deep=deep)
     yield from _containers(store)
+    yield from _volumes(store)
     if deep:
         yield from _deep(store, layers, known, flawed, progress)
 
@@ -152,11 +158,12 @@ def _of_orphan(store: LayerStore, orphan: Orphan) -> Finding | None:
         if orphan.key[2] != boot_id():
             return None  # a reboot ends every mount; its rows go when their layers are touched
         action, severity = _REPAIR, Severity.WARNING
-    elif orphan.kind is Kind.ROW:
+    elif orphan.kind in _HALF_MADE:
         action, severity = _REPAIR, Severity.WARNING
-    row = bool(orphan.owner) and records.by_id(store.database, orphan.owner) is not None
+    of_layer = bool(orphan.owner) and orphan.kind not in OF_VOLUMES
+    row = of_layer and records.by_id(store.database, orphan.owner) is not None
     return Finding(
-        f"orphan-{orphan.kind}" if orphan.kind is not Kind.ROW else "half-made",
+        f"orphan-{orphan.kind}" if orphan.kind not in _HALF_MADE else "half-made",
         severity,
         orphan.owner if row else "",
         orphan.path,
@@ -221,6 +228,12 @@ def _containers(store: LayerStore) -> Iterator[Finding]:
                 "start it, which makes another, or remove it",
                 Remedy.NONE,
             )
+
+
+def _volumes(store: LayerStore) -> Iterator[Finding]:
+    from storagedrivers.stores import volume_check
+
+    return volume_check.find(store)
 
 
 def _is_still_there(store: LayerStore, layer: Layer) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from storagedrivers.errors import ContainerRunningError, InUseError
+from storagedrivers.errors import ContainerRunningError, InUseError, NotFoundError
 from storagedrivers.stores import container_records as records
 from storagedrivers.stores import locks
 from storagedrivers.stores.container_records import Container
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from storagedrivers.stores.images import ImageStore
     from storagedrivers.stores.layers import LayerStore
     from storagedrivers.stores.mounts import MountRecord
+    from storagedrivers.stores.volumes import VolumeStore
 
 
 def _cannot_kill(container: Container) -> NoReturn:
@@ -26,6 +27,10 @@ def _cannot_kill(container: Container) -> NoReturn:
     )
 
 
+def _cannot_find(root: int, words: str) -> NoReturn:
+    raise NotFoundError(f"nobody can tell who the user {words!r} is")
+
+
 class ContainerBase:
     """The base of :class:`~storagedrivers.stores.containers.ContainerStore`."""
 
@@ -33,15 +38,19 @@ class ContainerBase:
         self,
         layers: LayerStore,
         images: ImageStore,
+        volumes: VolumeStore,
         *,
         paused: Callable[[Container], AbstractContextManager[object]] = nullcontext,
         kill: Callable[[Container], object] = _cannot_kill,
+        find_user: Callable[[int, str], tuple[int, tuple[int, ...]]] = _cannot_find,
     ) -> None:
         self.layers = layers
         self.images = images
+        self.volumes = volumes
         self.database = layers.database
         self.paused = paused
         self.kill = kill
+        self.find_user = find_user
         self._held: set[tuple[int, str]] = set()
 
     def get(self, reference: str) -> Container:

@@ -1,22 +1,31 @@
-"""How containers go: a row that says so, their files, the row, then layers that nobody needs."""
+"""How containers go: a row that says so, their files, the row, then layers that nobody needs.
+
+Their own volumes are doomed in the transaction in which they are, and go last.
+"""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import sqlite3
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
-from storagedrivers.errors import InUseError, NotFoundError
+from storagedrivers.errors import InUseError, NotFoundError, StorageDriversError
 from storagedrivers.linux import tree
-from storagedrivers.stores import locks
+from storagedrivers.stores import locks, volume_records
 from storagedrivers.stores.records import unused
 
 if TYPE_CHECKING:
     from storagedrivers.stores.containers import Container, ContainerStore
 
 
-def remove(store: ContainerStore, container: Container, *, force: bool) -> Container:
+def remove(
+    store: ContainerStore, container: Container, *, force: bool, volumes: bool = False
+) -> Container:
     """See :meth:`ContainerStore.remove`."""
+    volumes = volumes or bool(container.config.get("AutoRemove"))
+    has_some = volumes and bool(container.config.get("Mounts"))
     # Of one whose monitor was killed there may be processes and mounts left.
     if force and os.path.isdir(store.run_directory(container)):
         store.kill(container)
@@ -25,12 +34,61 @@ def remove(store: ContainerStore, container: Container, *, force: bool) -> Conta
         if force:
             _unmount_all(store, container)
         store.refuse_in_use(container)
-        with store.database.transaction() as connection:
-            connection.execute(
-                "UPDATE containers SET state = 'removing' WHERE id = ?", (container.id,)
-            )
-        _finish(store, container.id)
+        with _own_volumes(store, container) if has_some else _no_volumes() as own:
+            with store.database.transaction() as connection:
+                connection.execute(
+                    "UPDATE containers SET state = 'removing' WHERE id = ?", (container.id,)
+                )
+                own = [name for name in own if _doom(connection, container, name)]
+            _finish(store, container.id)
+            for name in own:
+                _discard_volume(store, name)
     return container
+
+
+def _no_volumes() -> AbstractContextManager[list[str]]:
+    return nullcontext([])
+
+
+@contextmanager
+def _own_volumes(store: ContainerStore, container: Container) -> Iterator[list[str]]:
+    """Have the locks of a container's anonymous volumes, but for those that somebody uses."""
+    from storagedrivers.stores import volume_mounting
+
+    query = (
+        "SELECT DISTINCT name FROM volumes JOIN container_volumes ON volume = name"
+        " WHERE container = ? AND anonymous ORDER BY name"
+    )
+    with ExitStack() as stack:
+        own = []
+        for (name,) in store.database.rows(query, container.id):
+            stack.enter_context(store.volumes.locked(name))
+            with suppress(InUseError):
+                if volume_mounting.unmount_idle(store.volumes, name):
+                    own.append(name)
+        yield own
+
+
+def _doom(connection: sqlite3.Connection, container: Container, volume: str) -> bool:
+    """Within the transaction that dooms a container: a volume of it goes too, unless another one
+    uses it. What is killed from now on leaves neither, once the store is opened again.
+    """
+    use = (container.id, volume)
+    query = "SELECT 1 FROM container_volumes WHERE container != ? AND volume = ?"
+    if connection.execute(query, use).fetchone() is not None:
+        return False
+    connection.execute("DELETE FROM container_volumes WHERE container = ? AND volume = ?", use)
+    volume_records.set_state(connection, volume, "removing")
+    return True
+
+
+def _discard_volume(store: ContainerStore, name: str) -> None:
+    from storagedrivers.stores import volume_removal
+
+    try:
+        volume_removal.discard(store.volumes, name)
+    except (StorageDriversError, OSError) as error:  # the next who opens the store tries again
+        store.layers.problems.append(f"volume {name} could not be removed yet: {error}")
 
 
 def _unmount_all(store: ContainerStore, container: Container) -> None:
@@ -53,11 +111,12 @@ def _finish(store: ContainerStore, container: str) -> None:
     with store.database.transaction() as connection:
         layers = [row[0] for row in connection.execute(query, (container,))]
         connection.execute("DELETE FROM checkpoints WHERE container = ?", (container,))
+        volume_records.forget_uses(connection, container)
         connection.execute("DELETE FROM containers WHERE id = ?", (container,))
     store.let_go(layers)
 
 
-def prune(store: ContainerStore, *, dry_run: bool) -> list[Container]:
+def prune(store: ContainerStore, *, dry_run: bool, volumes: bool) -> list[Container]:
     """See :meth:`ContainerStore.prune`."""
     idle = [one for one in store.ls() if not store.is_in_use(one)]
     if dry_run:
@@ -65,7 +124,7 @@ def prune(store: ContainerStore, *, dry_run: bool) -> list[Container]:
     removed = []
     for container in idle:
         with suppress(NotFoundError, InUseError):  # somebody was faster
-            removed.append(remove(store, container, force=False))
+            removed.append(remove(store, container, force=False, volumes=volumes))
     return removed
 
 

@@ -18,9 +18,8 @@ whatever was written. A container that is mounted or runs is left alone: its lay
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -32,7 +31,9 @@ from storagedrivers.stores.container_records import Checkpoint, Container
 if TYPE_CHECKING:
     from storagedrivers.archive.output import Write
     from storagedrivers.model import Change
+    from storagedrivers.mounts.spec import MountSpec
     from storagedrivers.stores.images import Image
+    from storagedrivers.stores.plans import Plan
 
 __all__ = ["Checkpoint", "Container", "ContainerStore"]
 
@@ -45,8 +46,11 @@ class ContainerStore(ContainerBase):
     Args:
         layers: the store's layers.
         images: its images.
+        volumes: its volumes.
         paused: has a running container stand still for the length of a ``with`` block.
         kill: ends a running container at once.
+        find_user: the user, and its groups, whom a text means in an image; gets that one's root
+            directory, open.
     """
 
     # Finding
@@ -68,56 +72,62 @@ class ContainerStore(ContainerBase):
         *,
         name: str | None = None,
         config: Mapping[str, Any] | None = None,
+        mounts: Sequence[MountSpec | str] = (),
+        tmpfs: Sequence[str] = (),
+        volumes_from: Sequence[str] = (),
         size: int | None = None,
         durability: str | None = None,
     ) -> Container:
         """Make a container.
 
+        Volumes that it needs and that are not there are made, and those that are empty get what the
+        image has in their place; :meth:`plan` tells what that will be. If it cannot be made, none
+        of them stays.
+
         Args:
             image: reference to an image; None for an empty root.
             name: by default two words that chance chooses.
             config: what is to be different from the image's config.
+            mounts: what is mounted in it: specs, or texts as they follow Docker's ``-v`` or
+                ``--mount``; those of the latter begin with a word and ``=`` or ``,``.
+            tmpfs: texts as they follow ``--tmpfs``.
+            volumes_from: containers whose mounts it gets too, as they follow ``--volumes-from``.
             size: a limit in bytes for what is written to it.
             durability: ``layer`` or ``none``, instead of the store's.
 
         Raises:
-            NotFoundError: there is no such image.
+            NotFoundError: there is no such image, or container to have volumes from.
             AlreadyExistsError: the name is taken.
             DepthExceededError: the image has too many layers.
+            InvalidMountError: what was asked for is no mount; a path of the host is missing.
+            VolumeError: a volume cannot be made or filled.
         """
-        from storagedrivers.stores import writable
+        from storagedrivers.stores import container_making
 
-        wanted = records.checked_name(name)
-        found = None if image is None else self.images.get(image)
-        base = None if found is None else self._base(found)
-        identity = os.urandom(32).hex()
-        inherited = {} if found is None else self.images.config(found).config
-        new = Container(
-            identity,
-            wanted,
-            None if found is None else found.id,
-            image or "",
-            "",
-            time.time(),
-            records.merged_config(inherited, config or {}, identity),
-            base,
-        )
-        with self.new_directory(identity):
-            return writable.lay(
-                self.layers,
-                base,
-                lambda connection, layer: records.insert(connection, new._replace(layer=layer)),
-                size=size,
-                durability=durability,
-            )
+        wish = container_making.Wish(image, config or {}, mounts, tmpfs, volumes_from)
+        return container_making.create(self, wish, name=name, size=size, durability=durability)
 
-    def _base(self, image: Image) -> str:
-        if image.init is not None:
-            return image.init
-        from storagedrivers.stores import init
+    def plan(
+        self,
+        image: str | None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        mounts: Sequence[MountSpec | str] = (),
+        tmpfs: Sequence[str] = (),
+        volumes_from: Sequence[str] = (),
+    ) -> Plan:
+        """Tell what :meth:`create` and the first start would do about mounts, and do nothing.
 
-        with self.layers.leased() as lease:
-            return init.make(self.layers, image.id, lease)
+        Args:
+            image, config, mounts, tmpfs, volumes_from: as for :meth:`create`.
+
+        Raises:
+            NotFoundError, AlreadyExistsError, InvalidMountError, VolumeError: as :meth:`create`.
+        """
+        from storagedrivers.stores import container_making
+
+        wish = container_making.Wish(image, config or {}, mounts, tmpfs, volumes_from)
+        return container_making.plan(self, wish)
 
     def rename(self, reference: str, name: str) -> Container:
         """Give it another name.
@@ -164,55 +174,22 @@ class ContainerStore(ContainerBase):
         finally:
             self.unmount(container)
 
-    @contextmanager
-    def opened(self, reference: str, *, writable: bool = False) -> Iterator[int]:
+    def opened(
+        self, reference: str, *, writable: bool = False, whole: bool = False
+    ) -> AbstractContextManager[int]:
         """Have its root directory open, also where it is mounted nowhere.
 
         Args:
             writable: to write to it. Whoever wants to mount or start it waits meanwhile.
+            whole: with its volumes and what it has of the host.
 
         Raises:
             ContainerError: it was unmounted by force in this moment.
+            InvalidMountError, VolumeError: what it has is not there.
         """
-        from storagedrivers.stores import content
+        from storagedrivers.stores import container_view
 
-        container = self.get(reference)
-        if writable:
-            with self._opened_at_rest(container) as fd:
-                if fd is not None:
-                    yield fd
-                    return
-        if writable or self.mounts(container):
-            with self._opened_mounted(container) as fd:
-                yield fd
-            return
-        with content.view(self.layers, container.layer) as fd:
-            yield fd
-
-    @contextmanager
-    def _opened_at_rest(self, container: Container) -> Iterator[int | None]:
-        """The root directory of one that neither runs nor is mounted; None of another."""
-        from storagedrivers.stores import writable
-
-        with ExitStack() as stack:
-            container = stack.enter_context(self.settled(container.id))
-            stack.enter_context(self.layers.locked(container.layer))
-            if not self.is_in_use(container):
-                yield stack.enter_context(writable.opened(self.layers, container.layer))
-                return
-        yield None
-
-    @contextmanager
-    def _opened_mounted(self, container: Container) -> Iterator[int]:
-        """The root directory, mounted once more as it is mounted."""
-        found = self.mounts(container)
-        path = self.mount(container.id, read_only=bool(found) and found[0].read_only)
-        fd = self.layers.mount_table.open(path)  # else the count is gone with the mount
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-            self.unmount(container.id)
+        return container_view.opened(self, self.get(reference), write=writable, whole=whole)
 
     # Content
 
@@ -280,7 +257,7 @@ class ContainerStore(ContainerBase):
 
         with (
             self._while_it_changes(self.get(reference)),
-            self.opened(reference, writable=True) as root,
+            self.opened(reference, writable=True, whole=True) as root,
         ):
             if isinstance(source, str | os.PathLike):
                 path_ = os.fspath(source)
@@ -312,7 +289,10 @@ class ContainerStore(ContainerBase):
         """
         from storagedrivers.stores import cp
 
-        with self._while_it_changes(self.get(reference)), self.opened(reference) as root:
+        with (
+            self._while_it_changes(self.get(reference)),
+            self.opened(reference, whole=True) as root,
+        ):
             if isinstance(target, str | os.PathLike):
                 path_ = os.fspath(target)
                 cp.copy_out(root, path, path_, archive=archive, follow_link=follow_link)
@@ -414,6 +394,9 @@ class ContainerStore(ContainerBase):
     def fork(self, reference: str, name: str | None = None) -> Container:
         """Make another container that goes on from its state.
 
+        Both share the volumes that have names; anonymous ones are cloned, and what is written to
+        them meanwhile may be in the clone or not.
+
         Raises:
             ContainerRunningError: it is mounted or runs, and its driver cannot do it then.
             AlreadyExistsError: the name is taken.
@@ -437,28 +420,31 @@ class ContainerStore(ContainerBase):
 
     # Removing
 
-    def remove(self, reference: str, *, force: bool = False) -> Container:
+    def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> Container:
         """Remove it, with its checkpoints.
 
         Args:
             force: kill it where it runs, and unmount it where it is mounted.
+            volumes: its anonymous volumes go too, unless another container uses them. Those of a
+                container that removes itself (``AutoRemove``) go in any case.
 
         Raises:
             ContainerRunningError: it runs or is mounted.
         """
         from storagedrivers.stores import container_removal
 
-        return container_removal.remove(self, self.get(reference), force=force)
+        return container_removal.remove(self, self.get(reference), force=force, volumes=volumes)
 
-    def prune(self, *, dry_run: bool = False) -> list[Container]:
+    def prune(self, *, dry_run: bool = False, volumes: bool = False) -> list[Container]:
         """Remove all that neither run nor are mounted.
 
         Args:
             dry_run: only say which.
+            volumes: as for :meth:`remove`.
         """
         from storagedrivers.stores import container_removal
 
-        return container_removal.prune(self, dry_run=dry_run)
+        return container_removal.prune(self, dry_run=dry_run, volumes=volumes)
 
     # Looking after
 

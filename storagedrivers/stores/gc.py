@@ -17,8 +17,9 @@ from storagedrivers.errors import InUseError, ReadOnlyError, StorageDriversError
 from storagedrivers.linux import busy, mount, tree
 from storagedrivers.linux.mountinfo import mount_of
 from storagedrivers.model import is_layer_id
-from storagedrivers.stores import locks, records
+from storagedrivers.stores import locks, records, volume_orphans
 from storagedrivers.stores.orphans import (
+    OF_VOLUMES,
     Kind,
     Orphan,
     driver_or_none,
@@ -27,6 +28,7 @@ from storagedrivers.stores.orphans import (
 
 if TYPE_CHECKING:
     from storagedrivers.stores.layers import LayerStore
+    from storagedrivers.stores.volumes import VolumeStore
 
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
 
@@ -45,7 +47,9 @@ def planned(orphan: Orphan) -> Collected:
     return Collected(orphan, orphan.in_use and f"it is in use: {orphan.in_use}")
 
 
-def collect(store: LayerStore, orphans: Iterable[Orphan]) -> Iterator[Collected]:
+def collect(
+    store: LayerStore, orphans: Iterable[Orphan], volumes: VolumeStore
+) -> Iterator[Collected]:
     """Remove *orphans*; one that cannot be removed does not keep the others.
 
     Raises:
@@ -58,7 +62,10 @@ def collect(store: LayerStore, orphans: Iterable[Orphan]) -> Iterator[Collected]
             yield planned(orphan)
             continue
         try:
-            _COLLECTORS[orphan.kind](store, orphan)
+            if orphan.kind in OF_VOLUMES:
+                volume_orphans.collect(volumes, orphan)
+            else:
+                _COLLECTORS[orphan.kind](store, orphan)
         except (OSError, StorageDriversError) as error:
             details = getattr(error, "details", None)
             yield Collected(orphan, f"{error}{f' ({details})' if details else ''}")

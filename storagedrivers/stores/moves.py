@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from storagedrivers.errors import AlreadyExistsError
@@ -14,6 +15,7 @@ from storagedrivers.stores.container_records import Checkpoint, Container
 
 if TYPE_CHECKING:
     from storagedrivers.stores.container_base import ContainerBase
+    from storagedrivers.stores.container_volumes import Insert
     from storagedrivers.stores.containers import ContainerStore
     from storagedrivers.stores.leases import Lease
 
@@ -110,9 +112,22 @@ def fork(store: ContainerStore, reference: str, name: str | None) -> Container:
         if config.get("Hostname") == container.id[:12]:
             config["Hostname"] = identity[:12]
         new = container._replace(id=identity, name=wanted, created=time.time(), config=config)
-        with store.new_directory(identity):
+        with (
+            store.new_directory(identity),
+            _mounts_forked(store, container, new) as (new, insert),
+        ):
             return writable.lay(
                 store.layers,
                 top,
-                lambda connection, layer: records.insert(connection, new._replace(layer=layer)),
+                lambda connection, layer: insert(connection, new._replace(layer=layer)),
             )
+
+
+def _mounts_forked(
+    store: ContainerStore, container: Container, new: Container
+) -> AbstractContextManager[tuple[Container, Insert]]:
+    if not container.config.get("Mounts"):
+        return nullcontext((new, records.insert))
+    from storagedrivers.stores import container_volumes
+
+    return container_volumes.forked(store, container, new)

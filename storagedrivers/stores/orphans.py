@@ -60,8 +60,16 @@ class Kind(StrEnum):
     UNUSED = "unused"
     BLOB = "blob"
     CONTAINER = "container"
+    VOLUME = "volume"
+    VOLUME_PART = "volume-part"
+    VOLUME_MOUNT = "volume-mount"
     ROW = "row"
     MOUNT_ROW = "mount-row"
+    VOLUME_ROW = "volume-row"
+
+
+OF_VOLUMES = frozenset({Kind.VOLUME, Kind.VOLUME_PART, Kind.VOLUME_MOUNT, Kind.VOLUME_ROW})
+"""The owners of these are volumes."""
 
 
 class Orphan(NamedTuple):
@@ -70,7 +78,7 @@ class Orphan(NamedTuple):
     Attributes:
         kind: what it is.
         path: where.
-        owner: the layer, process or lock that it belonged to; empty where it does not say.
+        owner: the layer, volume, process or lock that it belonged to; empty where it does not say.
         age: seconds since it was changed.
         bytes: what it takes on the disk.
         inodes: likewise.
@@ -115,7 +123,7 @@ def find_orphans(store: LayerStore) -> list[Orphan]:
     )
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """A name on the disk that may be an orphan if *layer* has no row."""
 
     kind: Kind
@@ -147,29 +155,30 @@ class _Search:
         yield from free_locks
         yield from self._unused()
         yield from self._unfinished(rows)
+        yield from self._volumes()
         yield from self._dead_mounts()
 
     # The disk
 
-    def _seen(self) -> Iterator[_Seen]:
+    def _seen(self) -> Iterator[Seen]:
         for driver in self._homes():
             yield from self._in_home(driver)
-        for name in _names(f"{self._root}/tars"):
-            yield _Seen(Kind.TAR, f"{self._root}/tars/{name}", name.removesuffix(PAYLOAD_SUFFIX))
-        for name in _names(f"{self._root}/tmp"):
-            yield _Seen(Kind.STAGING, f"{self._root}/tmp/{name}", "")
-        for name in _names(f"{self._root}/images/sha256"):
-            yield _Seen(Kind.BLOB, f"{self._root}/images/sha256/{name}", name)
+        for name in names_in(f"{self._root}/tars"):
+            yield Seen(Kind.TAR, f"{self._root}/tars/{name}", name.removesuffix(PAYLOAD_SUFFIX))
+        for name in names_in(f"{self._root}/tmp"):
+            yield Seen(Kind.STAGING, f"{self._root}/tmp/{name}", "")
+        for name in names_in(f"{self._root}/images/sha256"):
+            yield Seen(Kind.BLOB, f"{self._root}/images/sha256/{name}", name)
         for top in (self._root, self._store.mount_table.run_root):
-            for name in _names(f"{top}/containers"):
-                yield _Seen(Kind.CONTAINER, f"{top}/containers/{name}", name)
-        for name in _names(self._root):
+            for name in names_in(f"{top}/containers"):
+                yield Seen(Kind.CONTAINER, f"{top}/containers/{name}", name)
+        for name in names_in(self._root):
             if name.startswith(SCRATCH):
-                yield _Seen(Kind.SCRATCH, f"{self._root}/{name}", "")
+                yield Seen(Kind.SCRATCH, f"{self._root}/{name}", "")
         points = f"{self._store.mount_table.run_root}/mounts"
-        for name in _names(points):
+        for name in names_in(points):
             if match := MOUNTPOINT.fullmatch(name):
-                yield _Seen(Kind.MOUNTPOINT, f"{points}/{name}", match[1])
+                yield Seen(Kind.MOUNTPOINT, f"{points}/{name}", match[1])
 
     def _homes(self) -> Iterator[str]:
         """The drivers that have, or had, layers in this store; no other directory is touched."""
@@ -184,24 +193,24 @@ class _Search:
             if not docker and os.path.isdir(path) and not os.path.islink(path):
                 yield name
 
-    def _in_home(self, driver: str) -> Iterator[_Seen]:
+    def _in_home(self, driver: str) -> Iterator[Seen]:
         home = f"{self._root}/{driver}"
-        for name in _names(home):
+        for name in names_in(home):
             if is_layer_id(name):
-                yield _Seen(Kind.LAYER, f"{home}/{name}", name, driver)
+                yield Seen(Kind.LAYER, f"{home}/{name}", name, driver)
             elif name.startswith(SCRATCH):
-                yield _Seen(Kind.SCRATCH, f"{home}/{name}", "", driver)
-        for name in _names(f"{home}/{TRASH}"):
+                yield Seen(Kind.SCRATCH, f"{home}/{name}", "", driver)
+        for name in names_in(f"{home}/{TRASH}"):
             layer = name.partition(".")[0]
-            yield _Seen(Kind.TRASH, f"{home}/{TRASH}/{name}", layer, driver)
+            yield Seen(Kind.TRASH, f"{home}/{TRASH}/{name}", layer, driver)
         object_ = driver_or_none(self._store, driver)
         for name in object_.strays() if object_ is not None else ():
-            yield _Seen(Kind.LINK, f"{home}/{name}", linked_layer(home, name), driver)
+            yield Seen(Kind.LINK, f"{home}/{name}", linked_layer(home, name), driver)
 
     # What it means
 
     def _judged(
-        self, one: _Seen, rows: dict[str, tuple[str, ...]], mounts: set[tuple[str, bool]]
+        self, one: Seen, rows: dict[str, tuple[str, ...]], mounts: set[tuple[str, bool]]
     ) -> Iterator[Orphan]:
         if one.kind is Kind.LAYER:
             row = rows.get(one.layer)
@@ -231,7 +240,7 @@ class _Search:
         elif (one.layer, one.path.endswith("-ro")) not in mounts:
             yield from self._mountpoint(one)
 
-    def _orphan(self, one: _Seen, owner: str, reason: str) -> Iterator[Orphan]:
+    def _orphan(self, one: Seen, owner: str, reason: str) -> Iterator[Orphan]:
         try:
             status = os.lstat(one.path)
             size, inodes = measured(one.path, status)
@@ -249,7 +258,7 @@ class _Search:
             in_use=self._uses.user_of(one.path) if stat.S_ISDIR(status.st_mode) else "",
         )
 
-    def _blob(self, one: _Seen) -> Iterator[Orphan]:
+    def _blob(self, one: Seen) -> Iterator[Orphan]:
         """A file gets its name and its row under one lock."""
         query = "SELECT 1 FROM image_blobs WHERE digest = ?"
         digest = f"sha256:{one.layer}"
@@ -258,7 +267,7 @@ class _Search:
         if not self._has_row(query, digest):
             yield from self._orphan(one, "", "a file of images that are gone")
 
-    def _container(self, one: _Seen) -> Iterator[Orphan]:
+    def _container(self, one: Seen) -> Iterator[Orphan]:
         """Its row comes after its directory, under one lock, and goes after it."""
         query = "SELECT 1 FROM containers WHERE id = ?"
         if self._has_row(query, one.layer) or self._is_locked(f"{locks.CONTAINER}{one.layer}"):
@@ -270,7 +279,7 @@ class _Search:
         # Names of files come here, which SQLite may not take.
         return name.isascii() and self._store.database.row(query, name) is not None
 
-    def _scratch(self, one: _Seen) -> Iterator[Orphan]:
+    def _scratch(self, one: Seen) -> Iterator[Orphan]:
         pid = os.path.basename(one.path)[len(SCRATCH) :].partition("-")[0]
         alive = pid.isdigit() and os.path.exists(f"/proc/{pid}")
         with suppress(FileNotFoundError):
@@ -278,7 +287,7 @@ class _Search:
             if age > (_SCRATCH_LONGEST if alive else _SCRATCH_AGE):
                 yield from self._orphan(one, f"process {pid}", "a trial that was killed left it")
 
-    def _mountpoint(self, one: _Seen) -> Iterator[Orphan]:
+    def _mountpoint(self, one: Seen) -> Iterator[Orphan]:
         with suppress(OSError):  # what cannot be looked at is no one's to take away
             entry = mount_of(one.path)
             if entry is None or entry.mountpoint != os.path.realpath(one.path):
@@ -292,13 +301,13 @@ class _Search:
 
     def _free_locks(self) -> Iterator[Orphan]:
         directory = f"{self._root}/locks"
-        free = [name for name in _names(directory) if not locks.is_locked(f"{directory}/{name}")]
+        free = [name for name in names_in(directory) if not locks.is_locked(f"{directory}/{name}")]
         if free:
             time.sleep(_SETTLED)
         for name in free:
             path = f"{directory}/{name}"
             if os.path.lexists(path) and not locks.is_locked(path):
-                seen = _Seen(Kind.LOCK, path, name)
+                seen = Seen(Kind.LOCK, path, name)
                 yield from self._orphan(seen, name, "a lock that nobody holds")
 
     def _is_locked(self, layer: str) -> bool:
@@ -313,7 +322,7 @@ class _Search:
                 continue
             path = f"{self._root}/{driver}/{layer}"
             reason = f"whoever was {state} the layer is gone"
-            seen = _Seen(Kind.ROW, path, layer, driver)
+            seen = Seen(Kind.ROW, path, layer, driver)
             found = next(self._orphan(seen, layer, reason), None)
             yield found or Orphan(Kind.ROW, path, layer, 0.0, 0, 0, reason, driver)
 
@@ -325,7 +334,12 @@ class _Search:
                 continue
             path = f"{self._root}/{found.driver}/{layer}"
             reason = "a layer that no image and no container has"
-            yield from self._orphan(_Seen(Kind.UNUSED, path, layer, found.driver), layer, reason)
+            yield from self._orphan(Seen(Kind.UNUSED, path, layer, found.driver), layer, reason)
+
+    def _volumes(self) -> Iterator[Orphan]:
+        from storagedrivers.stores import volume_orphans
+
+        return volume_orphans.find(self._store, self._orphan)
 
     def _dead_mounts(self) -> Iterator[Orphan]:
         """Rows of mounts that are not there; looked at through a connection that deletes none."""
@@ -450,7 +464,8 @@ def measured(path: str, status: os.stat_result) -> tuple[int, int]:
     return usage.bytes, usage.inodes
 
 
-def _names(directory: str) -> list[str]:
+def names_in(directory: str) -> list[str]:
+    """The names in a directory, sorted; none where there is no such directory."""
     try:
         return sorted(os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError):

@@ -13,12 +13,18 @@ from storagedrivers.driver import TRASH
 from storagedrivers.linux import tree
 from storagedrivers.linux.mountinfo import is_below
 from storagedrivers.model import is_layer_id
-from storagedrivers.stores import records
+from storagedrivers.stores import records, volume_records
 from storagedrivers.stores.database import NAME
+from storagedrivers.stores.locks import CONTAINER, VOLUME
 from storagedrivers.stores.orphans import MOUNTPOINT, driver_or_none, linked_layer
+from storagedrivers.volume_driver import DATA
 
 if TYPE_CHECKING:
     from storagedrivers.stores.layers import LayerStore
+
+
+_WITH_ROWS = ("image", "container", "volume")
+"""Kinds of what has rows, besides layers."""
 
 
 class Owner(NamedTuple):
@@ -26,17 +32,19 @@ class Owner(NamedTuple):
 
     Attributes:
         kind: ``layer``, ``mountpoint``, ``link``, ``trash``, ``tar``, ``lock``, ``staging``,
-            ``image``, ``container`` or ``store``.
+            ``image``, ``container``, ``volume`` or ``store``.
         layer: the layer's id; empty where it is none's.
         driver: the layer's driver.
-        known: whether the layer, image or container has a row; what has none is an orphan.
-        inside: the path in the layer, from its root; empty outside of one.
+        known: whether the layer, image, container or volume has a row; what has none is an orphan.
+        inside: the path in the layer or volume, from its root; empty outside of one.
         provider: the layer of the chain that brings *inside*, where the driver can tell.
         lowers: the layers below it, nearest first.
         children: the layers right above it.
         mounts: where it is mounted.
         images: the ids of the images that have the layer, or the file.
-        containers: the names of the containers that have the layer, or the directory.
+        containers: the names of the containers that have the layer, or the directory, or use the
+            volume.
+        volume: the volume's name; empty where it is none's.
     """
 
     kind: str
@@ -50,11 +58,12 @@ class Owner(NamedTuple):
     mounts: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     containers: tuple[str, ...] = ()
+    volume: str = ""
 
     @property
     def is_orphan(self) -> bool:
         """It belongs to something that there is not."""
-        return not self.known and bool(self.layer or self.kind in ("image", "container"))
+        return not self.known and bool(self.layer or self.kind in _WITH_ROWS)
 
 
 def find_owner(store: LayerStore, path: str) -> Owner | None:
@@ -92,14 +101,16 @@ def _in_root(store: LayerStore, parts: list[str]) -> Owner | None:
         case ["tars", name, *_]:
             return Owner("tar", name.removesuffix(PAYLOAD_SUFFIX))
         case ["locks", name, *_]:
-            return Owner("lock", name if is_layer_id(name) else "")
+            return _of_lock(store, name)
         case ["tmp", *_]:
             return Owner("staging")
         case ["images", "sha256", name, *_]:
             return _of_image(store, name)
         case ["containers", name, *inner]:
             return _of_container(store, name, inner)
-        case ["locks" | "tars" | "containers" | "images", *_]:
+        case ["volumes", name, *inner]:
+            return _of_volume(store, name, inner)
+        case ["locks" | "tars" | "containers" | "images" | "volumes", *_]:
             return Owner("store")
         case [name] if name.startswith(NAME):
             return Owner("store")
@@ -119,6 +130,21 @@ def _of_container(store: LayerStore, name: str, inner: list[str]) -> Owner:
     containers = () if row is None else (str(row[0]),)
     inside = "/" + "/".join(inner) if inner else ""
     return Owner("container", known=row is not None, inside=inside, containers=containers)
+
+
+def _of_volume(store: LayerStore, name: str, inner: list[str]) -> Owner:
+    known = name.isascii() and volume_records.state(store.database, name) is not None
+    users = tuple(volume_records.users(store.database, name)) if known else ()
+    inside = "/" + "/".join(inner[1:]) if inner[:1] == [DATA] else ""
+    return Owner("volume", known=known, inside=inside, containers=users, volume=name)
+
+
+def _of_lock(store: LayerStore, name: str) -> Owner:
+    if name.startswith(VOLUME):
+        return _of_volume(store, name.removeprefix(VOLUME), [])._replace(kind="lock")
+    if name.startswith(CONTAINER):
+        return _of_container(store, name.removeprefix(CONTAINER), [])._replace(kind="lock")
+    return Owner("lock", name if is_layer_id(name) else "")
 
 
 def _in_home(store: LayerStore, driver: str, rest: list[str]) -> Owner | None:
@@ -143,11 +169,13 @@ def _in_run_root(store: LayerStore, parts: list[str]) -> Owner | None:
     match parts:
         case ["containers", name, *inner]:
             return _of_container(store, name, inner)
+        case ["volumes", name]:
+            return _of_volume(store, name, [])
         case ["mounts", name, *inner]:
             if found := MOUNTPOINT.fullmatch(name):
                 return Owner("mountpoint", found[1], inside="/" + "/".join(inner))
             return None
-        case [] | ["mounts"] | ["lock"] | ["containers"]:
+        case [] | ["mounts"] | ["lock"] | ["containers"] | ["volumes"]:
             return Owner("store")
     return None
 

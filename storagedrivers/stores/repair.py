@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from storagedrivers.errors import InUseError, NotFoundError, StorageDriversError, StoreError
 from storagedrivers.linux import ioctl, tree
-from storagedrivers.model import FlawKind
+from storagedrivers.model import FlawKind, Volume
 from storagedrivers.stores.check import Finding, Remedy
 from storagedrivers.stores.gc import collect
 from storagedrivers.stores.orphans import Orphan
 from storagedrivers.stores.records import Layer, LayerState, by_id, containers_on, images_on
+from storagedrivers.stores.volume_check import make_anew
 
 if TYPE_CHECKING:
     from storagedrivers.stores.layers import LayerStore
+    from storagedrivers.stores.volumes import VolumeStore
 
 _ROUNDS = 3  # taking a file away changes the time of its directory, which is mended then
 
@@ -61,13 +63,16 @@ class Repaired(NamedTuple):
     message: str
 
 
-def repair(store: LayerStore, findings: Iterable[Finding], *, yes: bool) -> Iterator[Repaired]:
+def repair(
+    store: LayerStore, findings: Iterable[Finding], volumes: VolumeStore, *, yes: bool
+) -> Iterator[Repaired]:
     """Put right what can be.
 
     Args:
         findings: of :func:`storagedrivers.stores.check.check`.
+        volumes: of the same store.
         yes: remove layers that lost something, with those above them, and files that no tar
-            brought.
+            brought; make empty directories for volumes that lost theirs.
     """
     # Layers in the order in which they lie on each other: what is mended may be mended from below.
     number = {layer.id: place for place, layer in enumerate(store.ls(), 1)}
@@ -75,22 +80,38 @@ def repair(store: LayerStore, findings: Iterable[Finding], *, yes: bool) -> Iter
     for layer, group in groupby(ordered, key=lambda one: one.layer):
         together = [*group]
         orphans = [one for one in together if one.remedy is Remedy.COLLECT]
-        yield from _collected(store, orphans)
+        yield from _collected(store, orphans, volumes)
         others = [one for one in together if one.remedy is not Remedy.COLLECT]
         if layer and others:
             yield from _layer(store, layer, others, yes=yes)
         else:
-            yield from (_left(one, "it cannot be repaired here") for one in others)
+            yield from (_other(volumes, one, yes=yes) for one in others)
 
 
 def _left(finding: Finding, why: str) -> Repaired:
     return Repaired(finding, Outcome.LEFT, f"{why}: {finding.action}")
 
 
-def _collected(store: LayerStore, findings: list[Finding]) -> Iterator[Repaired]:
+def _other(volumes: VolumeStore, finding: Finding, *, yes: bool) -> Repaired:
+    """What is no layer's."""
+    if finding.remedy is not Remedy.ANEW:
+        return _left(finding, "it cannot be repaired here")
+    if not yes:
+        return _left(finding, "nothing was done")
+    assert isinstance(finding.subject, Volume)
+    try:
+        make_anew(volumes, finding.subject)
+    except (OSError, StorageDriversError) as error:
+        return Repaired(finding, Outcome.LEFT, str(error))
+    return Repaired(finding, Outcome.DONE, "it is made anew, and empty")
+
+
+def _collected(
+    store: LayerStore, findings: list[Finding], volumes: VolumeStore
+) -> Iterator[Repaired]:
     for finding in findings:
         assert isinstance(finding.subject, Orphan)
-        (done,) = collect(store, [finding.subject])
+        (done,) = collect(store, [finding.subject], volumes)
         if done.problem:
             yield Repaired(finding, Outcome.LEFT, done.problem)
         else:

@@ -89,7 +89,7 @@ class Place:
 
     def repair(self, findings: list[Finding], *, yes: bool) -> list[Repaired]:
         with self.opened() as storage:
-            return [*repair(storage.layers, findings, yes=yes)]
+            return [*repair(storage.layers, findings, storage.volumes, yes=yes)]
 
     def trees(self) -> dict[str, Tree]:
         """Everything on the disk, by layer."""

@@ -507,7 +507,7 @@ def test_a_running_container_stands_still_while_it_is_committed(overlay: Storage
         yield
         events.append("go on")
 
-    containers = ContainerStore(overlay.layers, overlay.images, paused=paused)
+    containers = ContainerStore(overlay.layers, overlay.images, overlay.volumes, paused=paused)
     base_image(overlay)
     container = containers.create("base", name="one")
     write(overlay, "one", f="1")
@@ -774,7 +774,10 @@ def test_force_unmounts_and_kills(overlay: Storage) -> None:
     base_image(overlay)
     killed: list[str] = []
     containers = ContainerStore(
-        overlay.layers, overlay.images, kill=lambda container: killed.append(container.name)
+        overlay.layers,
+        overlay.images,
+        overlay.volumes,
+        kill=lambda container: killed.append(container.name),
     )
     containers.create("base", name="one")
     containers.mount("one")

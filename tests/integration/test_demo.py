@@ -66,6 +66,8 @@ def told(text: str) -> None:
     assert "the image, in a new container: hello" in text
     assert ": gone\n" in text
     assert "storagedrivers container rm red-box blue-box" in text
+    assert "data was empty, and got what the image has in /srv: page\n" in text
+    assert "first is gone; /srv/page of second: kept\n   volumes: data\n" in text
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,20 @@ def test_docstring(name: str, names: dict[str, Any]) -> None:
     [
         ("layers.py", ["A fstab", "D hosts", "C motd", "True"]),
         ("containers.py", ["hello", "C etc", "C etc/motd", "2 layers"]),
+        (
+            "volumes.py",
+            [
+                "/data: volume db, writable",
+                "  makes the volume db",
+                "  copies 1 entry (10 bytes) of the image into it",
+                f"  belongs to {os.getuid()}:{os.getgid()}, mode 0755",
+                "schema",
+                "used by first",
+                "kept",
+                "copy db restored",
+                "copy",
+            ],
+        ),
     ],
 )
 def test_program(name: str, lines: list[str]) -> None:

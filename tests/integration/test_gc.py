@@ -167,7 +167,7 @@ def test_a_hundred_orphans_are_found_and_nothing_else(open_storage: Opener, driv
             one.kind in (Kind.MOUNTPOINT, Kind.LAYER)  # an empty directory may take no block
         )
     assert {one.path for one in find_orphans(storage.layers)} == planted  # they were looked at only
-    collected = [*collect(storage.layers, found)]
+    collected = [*collect(storage.layers, found, storage.volumes)]
     assert [one.problem for one in collected if one.problem] == []
     assert find_orphans(storage.layers) == []
     assert not any(os.path.lexists(path) for path in planted)
@@ -225,7 +225,10 @@ def test_gc_is_killed_at_every_step(open_storage: Opener, driver: str) -> None:
 
     def work() -> None:
         with Storage.open(root=storage.root, run_root=storage.run_root) as other:
-            problems = [one.problem for one in collect(other.layers, find_orphans(other.layers))]
+            problems = [
+                one.problem
+                for one in collect(other.layers, find_orphans(other.layers), other.volumes)
+            ]
             assert problems == [""] * len(problems)
 
     number = 0
@@ -254,13 +257,13 @@ def test_what_is_in_use_stays(open_storage: Opener) -> None:
     with mount.mounted([Mount("bind", str(orphan / "diff"), options=("bind",))], point):
         (found,) = find_orphans(storage.layers)
         assert str(point) in found.in_use
-        (kept,) = collect(storage.layers, [found])
+        (kept,) = collect(storage.layers, [found], storage.volumes)
         assert "in use" in kept.problem
         assert (point / "file").read_text() == "x"
         assert [*check(storage.layers)] == []
     (found,) = find_orphans(storage.layers)
     assert found.in_use == ""
-    assert [one.problem for one in collect(storage.layers, [found])] == [""]
+    assert [one.problem for one in collect(storage.layers, [found], storage.volumes)] == [""]
 
 
 def test_a_mount_in_another_namespace_is_a_use(open_storage: Opener) -> None:
@@ -273,7 +276,7 @@ def test_a_mount_in_another_namespace_is_a_use(open_storage: Opener) -> None:
         assert str(point) in found.in_use
     (found,) = find_orphans(storage.layers)
     assert found.in_use == ""
-    [*collect(storage.layers, [found])]
+    [*collect(storage.layers, [found], storage.volumes)]
 
 
 def test_removing_enters_no_mount_and_follows_no_link(open_storage: Opener, tmp_path: Path) -> None:
@@ -283,10 +286,12 @@ def test_removing_enters_no_mount_and_follows_no_link(open_storage: Opener, tmp_
     (staged.parent / "out").symlink_to(outside)
     (found,) = find_orphans(storage.layers)
     with mount.mounted([Mount("bind", str(outside), options=("bind",))], staged):
-        (kept,) = collect(storage.layers, [found])  # it was found before something was mounted
+        (kept,) = collect(
+            storage.layers, [found], storage.volumes
+        )  # it was found before something was mounted
         assert kept.problem
         assert (staged / "a/b/c").exists()
-    [*collect(storage.layers, [found])]
+    [*collect(storage.layers, [found], storage.volumes)]
     assert not (storage.root / "tmp/staged").exists()
     assert (outside / "a/b/c").exists()
 
@@ -307,7 +312,7 @@ def test_what_is_mounted_after_it_was_found_stays(open_storage: Opener) -> None:
     assert [one.kind for one in found] == kinds
     for layer in ids:
         layers.mount(layer)
-    assert [one.problem for one in collect(layers, found)] == [""] * 3
+    assert [one.problem for one in collect(layers, found, storage.volumes)] == [""] * 3
     assert {record.layer for record in layers.mounts()} == set(ids)
     for layer in ids:
         assert layers.unmount(layer)
@@ -360,7 +365,7 @@ def test_what_someone_is_at_is_no_orphan(open_storage: Opener) -> None:
         lock.release()
     found = {one.path for one in find_orphans(storage.layers)}
     assert found == {str(staged), str(trash)}
-    [*collect(storage.layers, find_orphans(storage.layers))]
+    [*collect(storage.layers, find_orphans(storage.layers), storage.volumes)]
     scratch.rmdir()
 
 
@@ -401,7 +406,7 @@ def test_mounts_of_another_store_in_another_namespace_stay(
             point = os.path.realpath(storage.run_root / "mounts" / f"{layer}-ro")
             mounts = Path(f"/proc/{pid}/mountinfo")
             assert point in mounts.read_text()
-            for one in collect(storage.layers, find_orphans(storage.layers)):
+            for one in collect(storage.layers, find_orphans(storage.layers), storage.volumes):
                 assert "in use" in one.problem
             assert point in mounts.read_text()
         other.layers.remove(layer)
@@ -423,7 +428,7 @@ def test_a_driver_that_is_gone_leaves_orphans_that_can_be_removed(open_storage: 
     _made(storage.root / "no-such/.trash")
     found = find_orphans(storage.layers)
     assert [one.path for one in found] == [str(layer)]
-    assert [one.problem for one in collect(storage.layers, found)] == [""]
+    assert [one.problem for one in collect(storage.layers, found, storage.volumes)] == [""]
     assert not layer.exists()
 
 

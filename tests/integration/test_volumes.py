@@ -594,7 +594,7 @@ def test_a_driver_that_is_gone(storage: Storage) -> None:
 def test_a_driver_that_is_not_there_makes_nothing(storage: Storage) -> None:
     """The nearest is named."""
     with pytest.raises(DriverNotFoundError) as caught:
-        storage.volumes.create("db", driver="locla")
+        storage.volumes.create("db", driver="locals")
     assert caught.value.resolution == "did you mean local?"
     assert storage.volumes.ls() == []
 

@@ -88,7 +88,7 @@ def nothing_to_collect(storage: Storage) -> bool:
 
 def collected_again(storage: Storage, orphan: Any) -> Iterator[str]:
     """What keeps an orphan that was found before from being collected now."""
-    for one in gc.collect(storage.layers, storage.volumes, [orphan]):
+    for one in gc.collect(storage.layers, [orphan], storage.volumes):
         yield one.problem
 
 

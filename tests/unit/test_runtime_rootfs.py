@@ -161,5 +161,5 @@ def test_resolving_what_leads_nowhere(rootfs: Rootfs, top: Path, path: str) -> N
     """A loop and a file with something below it are errors."""
     (top / "loop").symlink_to("loop")
     (top / "file").touch()
-    with pytest.raises(OSError, match=r"ymbolic links|Not a directory"):
+    with pytest.raises(OSError, match=r"levels of|Not a directory"):
         rootfs.resolve(path)

@@ -68,6 +68,16 @@ class VolumeDriver(ABC):
         for the rest, so it must know what is this volume's and what was there before.
         """
 
+    def beside(self, volume: Volume, directory: Path) -> bool:
+        """Make in another *directory*, which is empty, the file that :meth:`mounts` mounts with the
+        option ``loop``: new content is brought into it, and then it takes the place of the one
+        :meth:`create` made.
+
+        Returns:
+            Whether it could; else the old one gets the new content, and needs room for both.
+        """
+        return False
+
     def mounts(self, volume: Volume, directory: Path) -> tuple[Mount, ...]:
         """How to see the files at ``_data`` while the volume is in use: mounts to be applied in
         order. None where they lie there. Mounts nothing.

@@ -48,7 +48,7 @@ def volume_driver(name: str) -> VolumeDriver:
         known = sorted({*BUILT_IN, *found})
         raise DriverNotFoundError(
             f"no volume driver is named {name!r}; there are {', '.join(known)}",
-            resolution=did_you_mean(name, known),
+            resolution=did_you_mean(name, known) or "install the package that has it",
         )
     driver = found[name]
     if isinstance(driver, DriverLoadError):

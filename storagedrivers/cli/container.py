@@ -113,7 +113,7 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
 def _export(arguments: argparse.Namespace, config: StorageConfig) -> int:
     if arguments.output is None:
         _standard_output()
-    with opened(config) as storage:
+    with opened(config, only_reads=True) as storage:
         container = storage.containers.get(arguments.container)
         outgoing.write_tar(
             arguments,
@@ -181,7 +181,7 @@ def _cp(arguments: argparse.Namespace, config: StorageConfig) -> int:
             resolution="copy them here first; a path here with a colon in it begins with / or .",
         )
     options = {"archive": arguments.archive, "follow_link": arguments.follow_link}
-    with opened(config) as storage:
+    with opened(config, only_reads=target is None) as storage:
         if target is not None:
             given = _standard_input() if arguments.source == "-" else arguments.source
             for warning in storage.containers.copy_in(target[0], given, target[1], **options):
@@ -346,7 +346,7 @@ def _configure_prune(parser: argparse.ArgumentParser) -> None:
 
 
 def _prune(arguments: argparse.Namespace, config: StorageConfig) -> int:
-    with opened(config) as storage:
+    with opened(config, only_reads=arguments.dry_run) as storage:
         found = storage.containers.prune(dry_run=arguments.dry_run, volumes=arguments.volumes)
         if arguments.json:
             documents = [{"id": one.id, "name": one.name} for one in found]
@@ -360,7 +360,11 @@ def _prune(arguments: argparse.Namespace, config: StorageConfig) -> int:
 VERBS: nouns.Verbs = {
     "create": ("make a container, and print its id", create_options.configure, _create),
     "ls": ("list the containers", container_list.configure_ls, container_list.ls),
-    "inspect": ("all that is known of containers", _configure_several, container_list.inspect),
+    "inspect": (
+        "all that is known of containers",
+        container_list.configure_inspect,
+        container_list.inspect,
+    ),
     "mount": ("mount a container, and print where", _configure_mount, _mount),
     "unmount": ("take mounts back; those that are gone are printed", _configure_several, _unmount),
     "diff": ("print what is different from the image", _configure_one, _diff),

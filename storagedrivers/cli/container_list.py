@@ -8,6 +8,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from storagedrivers.cli import nouns, output
@@ -87,6 +88,7 @@ def row_of(storage: Storage, container: Container) -> dict[str, Any]:
             for one in storage.containers.mounts(container)
         ],
         "volumes": [one.name for one in mounts_of(container) if one.name],
+        "inside": [*_inside(storage, container)],
     }
 
 
@@ -145,7 +147,11 @@ _FILTERS: dict[str, Callable[[Mapping[str, Any], str], bool]] = {
     "label": _has_label,
     "status": lambda row, word: row["status"] == word,
     "ancestor": _is_of_image,
-    "volume": lambda row, word: word in row["volumes"],
+    "volume": lambda row, word: any(
+        word in (one["name"], one["source"], one["target"])
+        for one in row["inside"]
+        if one["type"] != "tmpfs"
+    ),
 }
 
 
@@ -160,6 +166,8 @@ def _command_text(row: Mapping[str, Any], *, whole: bool) -> str:
 
 
 def _fields(row: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
+    from storagedrivers.cli.templates import Pairs
+
     return {
         "ID": row["id"] if whole else row["id"][:_SHORT],
         "Name": row["name"],
@@ -168,9 +176,11 @@ def _fields(row: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
         "Command": _command_text(row, whole=whole),
         "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(row["created"])),
         "Status": _status_text(row),
-        "Labels": ",".join(f"{key}={value}" for key, value in sorted(row["labels"].items())),
+        "Labels": Pairs(row["labels"]),
         "Mountpoint": ",".join(one["path"] for one in row["mounts"]),
-        "Mounts": ",".join(row["volumes"]),
+        "Mounts": ",".join(
+            one["name"] or one["source"] for one in row["inside"] if one["type"] != "tmpfs"
+        ),
     }
 
 
@@ -193,15 +203,77 @@ def _table(rows: Sequence[Mapping[str, Any]], *, whole: bool) -> None:
     )
 
 
+def configure_inspect(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``inspect``."""
+    parser.add_argument("containers", metavar="CONTAINER", nargs="+", help=nouns.REFERENCE)
+    parser.add_argument(
+        "-f", "--format", metavar="TEMPLATE", help="a line each: '{{json .Mounts}}', json"
+    )
+
+
 def inspect(arguments: argparse.Namespace, config: StorageConfig) -> int:
     """Print all that is known of containers."""
     with opened(config, read_only=True) as storage:
         documents = [_document(storage, reference) for reference in arguments.containers]
     if arguments.json:
         output.document({"schema": SCHEMA, "containers": documents})
-        return 0
-    nouns.print_documents(documents, _text)
+    elif arguments.format:
+        from storagedrivers.cli import templates
+
+        templates.print_all(arguments.format, [*map(_as_docker, documents)], _KEYS)
+    else:
+        nouns.print_documents([*map(_for_people, documents)], _text)
     return 0
+
+
+_KEYS = (
+    *("Id", "Name", "Created", "State", "Image", "ImageName", "Config", "Labels", "Mounts"),
+    *("Driver", "Layer", "SizeRw", "Checkpoints", "Mountpoints", "Directory"),
+)
+
+
+def _as_docker(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a container, for templates: Docker's keys where it has one."""
+    status = document["status"]
+    running = {"Running": status == "running", "ExitCode": document["exit_code"] or 0}
+    return {
+        "Id": document["id"],
+        "Name": document["name"],
+        "Created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(document["created"])),
+        "State": {"Status": status, **running},
+        "Image": document["image"],
+        "ImageName": document["image_name"],
+        "Config": document["config"],
+        "Labels": document["labels"],
+        "Mounts": [*map(_mount_as_docker, document["inside"])],
+        "Driver": document["driver"],
+        "Layer": document["layer"],
+        "SizeRw": document["size"],
+        "Checkpoints": [one["label"] for one in document["checkpoints"]],
+        "Mountpoints": [one["path"] for one in document["mounts"]],
+        "Directory": document["directory"],
+    }
+
+
+def _mount_as_docker(mount: Mapping[str, Any]) -> dict[str, Any]:
+    named = {"Name": mount["name"]} if mount["name"] else {}
+    return {
+        "Type": mount["type"],
+        **named,
+        "Source": mount["source"] or "",
+        "Destination": mount["target"],
+        "Mode": mount["mode"],
+        "RW": not mount["read_only"],
+        "Propagation": mount["propagation"],
+        **({"Subpath": mount["subpath"]} if mount["subpath"] else {}),
+        **({"Size": mount["size"]} if mount["size"] is not None else {}),
+    }
+
+
+def _for_people(document: Mapping[str, Any]) -> dict[str, Any]:
+    """With ``mounts`` for what is mounted in it, which is what people look for there."""
+    names = {"mounts": "mounted at", "inside": "mounts"}
+    return {names.get(key, key): value for key, value in document.items()}
 
 
 def _document(storage: Storage, reference: str) -> dict[str, Any]:
@@ -212,7 +284,6 @@ def _document(storage: Storage, reference: str) -> dict[str, Any]:
     layer = storage.layers.get(container.layer)
     return {
         **row_of(storage, container),
-        "inside": [*_inside(storage, container)],
         "image_is_gone": containers.image_is_gone(container),
         "driver": layer.driver,
         "depth": layer.depth,
@@ -239,6 +310,7 @@ def _inside(storage: Storage, container: Container) -> Iterator[dict[str, Any]]:
             "read_only": one.read_only,
             "mode": one.mode,
             "propagation": one.propagation,
+            "size": one.tmpfs_size,
         }
     for text in container.config.get("Tmpfs") or ():
         target, _, mode = text.partition(":")
@@ -249,12 +321,35 @@ def _inside(storage: Storage, container: Container) -> Iterator[dict[str, Any]]:
             "read_only": "ro" in mode.split(","),
             "mode": mode,
             "propagation": "",
+            "size": _tmpfs_size(mode),
         }
 
 
+def _tmpfs_size(options: str) -> int | None:
+    """The bytes that options of a tmpfs say; a part of the memory is no number of them."""
+    from storagedrivers.mounts.sizes import parse_size
+
+    given = [word[5:] for word in options.split(",") if word.startswith("size=")]
+    with suppress(StoreError):
+        return parse_size(given[-1]) if given else None
+    return None
+
+
 def _inside_text(mount: Mapping[str, Any]) -> str:
-    what = mount["name"] or mount["source"] or mount["type"]
-    return f"{mount['target']} ({what}{', read-only' if mount['read_only'] else ''})"
+    words = [mount["type"]]
+    if mount["name"]:
+        words.append(f"{mount['name']} at {mount['source']}")
+    elif mount["source"]:
+        words.append(mount["source"])
+    if mount["subpath"]:
+        words.append(f"subpath {mount['subpath']}")
+    if mount["size"] is not None:
+        words.append(f"at most {output.size(mount['size'])}")
+    if mount["read_only"]:
+        words.append("read-only")
+    if mount["propagation"]:
+        words.append(mount["propagation"])
+    return f"\n  {mount['target']}: {', '.join(words)}"
 
 
 def _text(key: str, value: Any) -> str:
@@ -264,10 +359,10 @@ def _text(key: str, value: Any) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(value))
     if key == "size":
         return f"{value} ({output.size(value)})"
-    if key == "mounts":
+    if key == "mounted at":
         return ", ".join(f"{one['path']} ({one['times']} ×)" for one in value) or "-"
-    if key == "inside":
-        return ", ".join(map(_inside_text, value)) or "-"
+    if key == "mounts":
+        return "".join(map(_inside_text, value)) or "-"
     if key == "checkpoints":
         return ", ".join(one["label"] for one in value) or "-"
     if key in ("config", "labels"):

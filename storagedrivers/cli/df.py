@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from storagedrivers.cli import output
+from storagedrivers.errors import StorageDriversError
 from storagedrivers.storage import Storage
 
 if TYPE_CHECKING:
@@ -33,14 +35,13 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
         filesystem,
         image_usage,
         layer_usage,
-        volume_usage,
     )
 
     with Storage.open(config, read_only=True) as storage:
         drivers = driver_usage(storage.layers)
         free = filesystem(storage.layers)
         images = image_usage(storage.layers)
-        volumes = volume_usage(storage.layers, walk=arguments.layers)
+        volumes = _volumes(config, storage, walk=arguments.layers)
         layers = layer_usage(storage.layers) if arguments.layers else []
     if arguments.json:
         output.document(
@@ -94,6 +95,22 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     inodes = f", {free.inodes_free} of {free.inodes} inodes" if free.inodes else ""
     output.line(f"free: {output.size(free.bytes_free)} of {output.size(free.bytes)}{inodes}")
     return 0
+
+
+def _volumes(config: StorageConfig, storage: Storage, *, walk: bool) -> list[VolumeUsage]:
+    """All volumes; those that have to be mounted to be walked are, where that is permitted."""
+    from storagedrivers.stores.usage import measured, volume_usage
+
+    if not walk:
+        return volume_usage(storage.layers)
+    found = volume_usage(storage.layers, measure=storage.volumes.usage)
+    if all(one.bytes is not None for one in found):
+        return found
+    with suppress(OSError, StorageDriversError), Storage.open(config) as writable:
+        return [
+            one if one.bytes is not None else measured(one, writable.volumes.usage) for one in found
+        ]
+    return found
 
 
 def _print_images(images: Sequence[ImageUsage]) -> None:

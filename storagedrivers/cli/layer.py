@@ -224,7 +224,7 @@ def _export(arguments: argparse.Namespace, config: StorageConfig) -> int:
     from storagedrivers.cli import outgoing
 
     outgoing.refuse_terminal(arguments.output)
-    with opened(config) as storage:
+    with opened(config, only_reads=True) as storage:
         layer = storage.layers.get(arguments.layer)
         diff_id = outgoing.write_tar(
             arguments,

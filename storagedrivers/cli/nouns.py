@@ -7,11 +7,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from storagedrivers.cli import output
 from storagedrivers.errors import StorageDriversError
 from storagedrivers.storage import Storage
+from storagedrivers.stores.database import can_be_written
 
 if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig
@@ -24,30 +26,55 @@ REFERENCE = "its name, its id, or the beginning of that"
 Verbs = Mapping[str, tuple[str, Configure, Action]]
 """By name: what it does, its arguments, the function."""
 
+_NO_ALIASES: Mapping[str, str] = MappingProxyType({})
+_EPILOG = "And the global options, such as --json: see storagedrivers --help."
+
 
 @contextmanager
-def opened(config: StorageConfig, *, read_only: bool = False) -> Iterator[Storage]:
-    """The store, and what opening it has to say."""
+def opened(
+    config: StorageConfig, *, read_only: bool = False, only_reads: bool = False
+) -> Iterator[Storage]:
+    """The store, and what opening it has to say.
+
+    Args:
+        config: the settings.
+        read_only: change nothing.
+        only_reads: where nothing can be changed, that is no obstacle; else what others have left
+            half done is finished.
+    """
+    if only_reads and config.root.value is not None:
+        read_only = not can_be_written(config.root.value)
     with Storage.open(config, read_only=read_only) as storage:
         for warning in storage.warnings:
             output.warning(warning)
         yield storage
 
 
-def add_verbs(parser: argparse.ArgumentParser, verbs: Verbs) -> None:
-    """Add a parser for each verb."""
+def add_verbs(
+    parser: argparse.ArgumentParser, verbs: Verbs, aliases: Mapping[str, str] = _NO_ALIASES
+) -> None:
+    """Add a parser for each verb.
+
+    Args:
+        parser: the noun's.
+        verbs: by name.
+        aliases: more names, which help does not list, to those in *verbs*.
+    """
     from storagedrivers.cli.main import OWN, VERBATIM, global_options
 
     noun = parser.prog.split()[-1]
     # Without a name of its own for the verbs, argparse imports what it formats help with.
     parsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog=parser.prog)
-    for name, (about, configure, _) in verbs.items():
+    for name in (*verbs, *aliases):
+        about, configure, _ = verbs[aliases.get(name, name)]
         whole = f"{noun} {name}"
         own = global_options(suppress=True, without=OWN.get(whole, ""))
+        listed: dict[str, Any] = {} if name in aliases else {"help": about}
         verb = parsers.add_parser(
             name,
-            help=about,
+            **listed,
             description=f"{about.capitalize()}.",
+            epilog=None if whole in VERBATIM else _EPILOG,
             formatter_class=parser.formatter_class,
             allow_abbrev=False,
             # Those of the others are taken before their parsers see anything.

@@ -58,8 +58,11 @@ def warning(text: str) -> None:
 
 def error(problem: Exception) -> None:
     """Print an error: one sentence with the cause, then details and what to do, to standard
-    error.
+    error. Of a reader that has seen enough nothing is said.
     """
+    if isinstance(problem, BrokenPipeError):
+        discard()
+        return
     if _debugging():
         import traceback
 

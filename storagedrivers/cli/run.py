@@ -28,7 +28,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(
         "--dry-run",
         action="store_true",
-        help="only say what its mounts would create, copy and hide; nothing is made",
+        help="only say what its mounts would create, copy and hide, and whether it can start;"
+        " nothing is made",
     )
     add("--runtime", choices=RUNTIMES, help="default: the first that works here")
     add(
@@ -87,11 +88,13 @@ def _run(arguments: argparse.Namespace, config: StorageConfig) -> int:
 
 
 def _show_plan(arguments: argparse.Namespace, config: StorageConfig) -> int:
-    """Say what would be done: by the plan that making the container carries out."""
-    with opened(config, read_only=True):
-        pass  # where there is no store, none is made
-    # The files that each container of an image finds besides it count: they are made for the first.
-    with opened(config) as storage:
+    """Say what would be done: by the plan that making the container carries out.
+
+    Where it would not start, the exit code is that of a run that does not.
+    """
+    # Where it can be written, the files that each container of an image finds besides it are made
+    # for the first: they count.
+    with opened(config, only_reads=True) as storage:
         plan = storage.containers.plan(
             arguments.image,
             config=create_options.config_of(arguments),
@@ -102,7 +105,7 @@ def _show_plan(arguments: argparse.Namespace, config: StorageConfig) -> int:
     else:
         for line in plan.lines():
             output.line(line)
-    return 0
+    return 0 if plan.can_start else RuntimeFailedError.exit_code
 
 
 def _document(plan: Plan) -> dict[str, Any]:
@@ -117,12 +120,14 @@ def _document(plan: Plan) -> dict[str, Any]:
                 "creates": one.creates,
                 "filled": one.filled and one.filled._asdict(),
                 "hidden": one.hidden and one.hidden._asdict(),
-                "owner": one.owner and one.owner._asdict(),
+                "owner": one.owner and {**one.owner._asdict(), "mode": f"{one.owner.mode:04o}"},
                 "warnings": list(one.warnings),
+                "problems": list(one.problems),
             }
             for one in plan.mounts
         ],
         "warnings": list(plan.warnings),
+        "problems": list(plan.problems),
     }
 
 

@@ -45,11 +45,11 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
             raise StoreError(
                 "a layout is a directory, and none is named", resolution="name it: -o DIRECTORY"
             )
-        with opened(config) as storage:
+        with opened(config, only_reads=True) as storage:
             storage.images.save_layout(arguments.images, arguments.output)
         return 0
     refuse_terminal(arguments.output)
-    with opened(config) as storage:
+    with opened(config, only_reads=True) as storage:
         write_tar(
             arguments,
             lambda write: storage.images.save(arguments.images, write, form=arguments.form),

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from storagedrivers.cli import load, nouns, outgoing, output
 from storagedrivers.cli.nouns import opened
-from storagedrivers.errors import StoreError
+from storagedrivers.errors import (
+    DiffError,
+    MalformedDiffError,
+    NotFoundError,
+    StorageDriversError,
+    StoreError,
+)
 
 if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig
@@ -17,7 +26,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
-_FIELDS = ("Name", "Driver", "Scope", "Mountpoint", "Labels", "Size", "Links")
+_FIELDS = ("Name", "Driver", "Scope", "Mountpoint", "Labels", "Options", "Size", "Links")
 _KEYS = (
     "Name", "Driver", "Mountpoint", "CreatedAt", "Labels", "Options", "Scope",
     "Size", "Anonymous", "Seed", "Containers",
@@ -27,12 +36,12 @@ _SCOPE = "local"  # as Docker says of volumes of one host
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verbs."""
-    nouns.add_verbs(parser, VERBS)
+    nouns.add_verbs(parser, VERBS, ALIASES)
 
 
 def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     """Run the command."""
-    _, _, action = VERBS[arguments.verb]
+    _, _, action = VERBS[ALIASES.get(arguments.verb, arguments.verb)]
     return action(arguments, config)
 
 
@@ -122,14 +131,13 @@ def _pairs(given: Iterable[str] | None, option: str) -> dict[str, str]:
 def _configure_ls(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-q", "--quiet", action="store_true", help="names only")
-    _add_filter(parser)
+    _add_filter(parser, "-f", "--filter")
     add("--format", metavar="TEMPLATE", help="a line each: '{{.Name}}', 'table …', json")
 
 
-def _add_filter(parser: argparse.ArgumentParser) -> None:
+def _add_filter(parser: argparse.ArgumentParser, *names: str) -> None:
     parser.add_argument(
-        "-f" if parser.prog.endswith("ls") else "--filter",
-        "--filter",
+        *names,
         metavar="A=B",
         action="append",
         default=[],
@@ -163,13 +171,15 @@ def _ls(arguments: argparse.Namespace, config: StorageConfig) -> int:
 
 
 def _fields(volume: Volume, place: str, users: list[str]) -> dict[str, Any]:
-    labels = ",".join(f"{key}={value}" for key, value in sorted(volume.labels.items()))
+    from storagedrivers.cli.templates import Pairs
+
     return {
         "Name": volume.name,
         "Driver": volume.driver,
         "Scope": _SCOPE,
         "Mountpoint": place,
-        "Labels": labels,
+        "Labels": Pairs(volume.labels),
+        "Options": Pairs(volume.options),
         "Size": output.size(volume.size),
         "Links": str(len(users)),
     }
@@ -183,8 +193,14 @@ def _configure_inspect(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(arguments: argparse.Namespace, config: StorageConfig) -> int:
+    """One that is not there does not keep the others."""
+    documents = []
     with opened(config, read_only=True) as storage:
-        documents = [_document(storage, name) for name in arguments.volumes]
+        for name in arguments.volumes:
+            try:
+                documents.append(_document(storage, name))
+            except NotFoundError as error:
+                output.error(error)
     if arguments.json:
         output.document({"schema": SCHEMA, "volumes": documents})
     elif arguments.format:
@@ -193,7 +209,7 @@ def _inspect(arguments: argparse.Namespace, config: StorageConfig) -> int:
         templates.print_all(arguments.format, documents, _KEYS)
     else:
         output.document(documents)
-    return 0
+    return 0 if len(documents) == len(arguments.volumes) else 1
 
 
 def _document(storage: Storage, name: str) -> dict[str, Any]:
@@ -226,24 +242,35 @@ def _moment(seconds: float) -> str:
 
 
 def _usage(arguments: argparse.Namespace, config: StorageConfig) -> int:
-    with opened(config) as storage:
-        rows = []
-        for name in arguments.volumes or [one.name for one in storage.volumes.ls()]:
-            volume, usage = storage.volumes.get(name), storage.volumes.usage(name)
-            rows.append((volume.name, usage.bytes, usage.inodes, volume.size))
+    """One that cannot be mounted does not keep the others."""
+    with opened(config, only_reads=True) as storage:
+        names = arguments.volumes or [one.name for one in storage.volumes.ls()]
+        rows = [_used(storage, name) for name in names]
     if arguments.json:
-        keys = ("name", "bytes", "inodes", "limit")
-        documents = [dict(zip(keys, row, strict=True)) for row in rows]
-        output.document({"schema": SCHEMA, "volumes": documents})
-        return 0
-    output.table(
-        ("VOLUME", "BYTES", "INODES", "LIMIT"),
-        [
-            (name, output.size(count), str(inodes), output.size(limit))
-            for name, count, inodes, limit in rows
-        ],
-    )
-    return 0
+        output.document({"schema": SCHEMA, "volumes": rows})
+    else:
+        output.table(("VOLUME", "BYTES", "INODES", "LIMIT"), [*map(_usage_cells, rows)])
+    return 1 if any(row["error"] for row in rows) else 0
+
+
+def _used(storage: Storage, name: str) -> dict[str, Any]:
+    """What a volume takes, as the JSON document has it."""
+    row: dict[str, Any] = {"name": name, **dict.fromkeys(("bytes", "inodes", "limit", "error"))}
+    try:
+        row["limit"] = storage.volumes.get(name).size
+        usage = storage.volumes.usage(name)
+    except (StorageDriversError, OSError) as error:
+        output.error(error)
+        row["error"] = str(error)
+    else:
+        row |= {"bytes": usage.bytes, "inodes": usage.inodes}
+    return row
+
+
+def _usage_cells(row: Mapping[str, Any]) -> Sequence[str]:
+    if row["error"]:
+        return row["name"], "cannot be seen", "-", output.size(row["limit"])
+    return row["name"], output.size(row["bytes"]), str(row["inodes"]), output.size(row["limit"])
 
 
 def _configure_usage(parser: argparse.ArgumentParser) -> None:
@@ -260,7 +287,10 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
 
 def _export(arguments: argparse.Namespace, config: StorageConfig) -> int:
     outgoing.refuse_terminal(arguments.output)
-    with opened(config) as storage:
+    with (
+        opened(config, only_reads=True) as storage,
+        _path(arguments.output, "name one in a directory that is there"),
+    ):
         name = storage.volumes.get(arguments.volume).name
         digest = outgoing.write_tar(
             arguments,
@@ -277,22 +307,62 @@ def _export(arguments: argparse.Namespace, config: StorageConfig) -> int:
     return 0
 
 
+@contextmanager
+def _path(path: str | None, resolution: str) -> Iterator[None]:
+    """Errors of the kernel about a path that was given say what to do."""
+    try:
+        yield
+    except OSError as error:
+        if path is None or error.filename != path or isinstance(error, StorageDriversError):
+            raise
+        raise StoreError(f"{path}: {error.strerror}", resolution=resolution) from error
+
+
 def _configure_import(parser: argparse.ArgumentParser) -> None:
-    _configure_one(parser)
     add = parser.add_argument
-    add("tar", metavar="TAR", nargs="?", default="-", help="default: -, standard input")
+    add(
+        "volume",
+        metavar="VOLUME",
+        help="its name; one that is not there is made, for a size or labels create it first",
+    )
+    add("tar", metavar="TAR", nargs="?", help="plain or compressed; default: -, standard input")
     add("--digest", metavar="sha256:…", help="what export printed; nothing changes for another tar")
 
 
 def _import(arguments: argparse.Namespace, config: StorageConfig) -> int:
     command = f"volume import {arguments.volume}"
-    with load.incoming(arguments.tar, command) as source, opened(config) as storage:
+    with (
+        _path(arguments.tar, "name a file that volume export has written, or another tar"),
+        load.incoming(arguments.tar or "-", command) as source,
+        opened(config) as storage,
+        _tar(arguments),
+    ):
+        import_ = partial(storage.volumes.import_, digest=arguments.digest, warn=output.warning)
         if isinstance(source, str):
             with open(source, "rb", buffering=0) as file:
-                volume = storage.volumes.import_(arguments.volume, file, digest=arguments.digest)
+                volume = import_(arguments.volume, file)
         else:
-            volume = storage.volumes.import_(arguments.volume, source, digest=arguments.digest)
+            volume = import_(arguments.volume, source)
     return _answer(arguments, volume)
+
+
+@contextmanager
+def _tar(arguments: argparse.Namespace) -> Iterator[None]:
+    """Errors of the tar say which it is."""
+    given, volume = arguments.tar or "-", arguments.volume
+    try:
+        yield
+    except DiffError as error:
+        error.brief = f"{'standard input' if given == '-' else given}: {error.brief}"
+        if isinstance(error, MalformedDiffError):
+            error.resolution = error.resolution or "give it what volume export has written"
+        # Docker's users may expect that the file comes first, or alone.
+        if arguments.tar is None and (".tar" in volume or os.path.exists(volume)):
+            error.resolution = (
+                f"{volume} was taken for the name of the volume:"
+                f" storagedrivers volume import VOLUME {volume}"
+            )
+        raise
 
 
 def _configure_clone(parser: argparse.ArgumentParser) -> None:
@@ -312,7 +382,10 @@ def _clone(arguments: argparse.Namespace, config: StorageConfig) -> int:
 def _configure_rm(parser: argparse.ArgumentParser) -> None:
     _configure_several(parser)
     parser.add_argument(
-        "-f", "--force", action="store_true", help="one that is not there is no error"
+        "-f",
+        "--force",
+        action="store_true",
+        help="one that is not there is no error; without its driver, forget it",
     )
 
 
@@ -320,7 +393,7 @@ def _rm(arguments: argparse.Namespace, config: StorageConfig) -> int:
     with opened(config) as storage:
 
         def act(name: str) -> tuple[str, str, object]:
-            storage.volumes.remove(name, force=arguments.force)
+            storage.volumes.remove(name, force=arguments.force, say=output.warning)
             return name, name, True
 
         return nouns.for_each(arguments, "volume", act, schema=SCHEMA)
@@ -331,23 +404,37 @@ def _configure_prune(parser: argparse.ArgumentParser) -> None:
     add("-a", "--all", action="store_true", help="also those that someone has given a name")
     add("-n", "--dry-run", action="store_true", help="only say which")
     add("-f", "--force", action="store_true", help="taken as Docker's: never asks")
-    _add_filter(parser)
+    _add_filter(parser, "--filter")
 
 
 def _prune(arguments: argparse.Namespace, config: StorageConfig) -> int:
     with opened(config, read_only=arguments.dry_run) as storage:
-        found = storage.volumes.prune(
-            all=arguments.all, dry_run=arguments.dry_run, filters=arguments.filter
-        )
+        prune = partial(storage.volumes.prune, all=arguments.all, filters=arguments.filter)
+        found = prune(dry_run=True)
+        sizes = {one.name: _freed(storage, one.name) for one in found}
+        if not arguments.dry_run:
+            found = prune()
+    freed = sum(sizes.get(one.name, 0) for one in found)
     if arguments.json:
         names = [one.name for one in found]
-        output.document({"schema": SCHEMA, "dry_run": arguments.dry_run, "volumes": names})
+        document = {"dry_run": arguments.dry_run, "volumes": names, "bytes": freed}
+        output.document({"schema": SCHEMA, **document})
         return 0
     for one in found:
         output.line(one.name)
     words = "would be" if arguments.dry_run else "were"
-    output.note(f"{len(found)} {words} removed")
+    output.note(f"{len(found)} {words} removed, {output.size(freed)}")
     return 0
+
+
+def _freed(storage: Storage, name: str) -> int:
+    """Bytes that a volume takes in the store, which is what removing it gives back at most."""
+    from storagedrivers.linux.tree import measure_tree
+
+    try:
+        return measure_tree(storage.volumes.directory(name)).bytes
+    except OSError:  # somebody was faster
+        return 0
 
 
 VERBS: nouns.Verbs = {
@@ -361,3 +448,6 @@ VERBS: nouns.Verbs = {
     "clone": ("make a volume with what another one holds", _configure_clone, _clone),
     "usage": ("what volumes take on the disk", _configure_usage, _usage),
 }
+
+ALIASES = {"list": "ls", "remove": "rm"}
+"""Docker's other words."""

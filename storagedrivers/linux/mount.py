@@ -69,13 +69,14 @@ def _opened_target(value: Mount, mountpoint: StrPath) -> Iterator[StrPath]:
     if not value.target:
         yield mountpoint
         return
+    from storagedrivers.linux import rooted
+
     with ExitStack() as stack:
         flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         try:
             top = os.open(mountpoint, flags)
             stack.callback(os.close, top)
-            where = value.target.lstrip("/") or "."
-            fd = syscalls.openat2(top, where, flags, resolve=syscalls.RESOLVE_IN_ROOT)
+            fd = rooted.open_in(top, value.target.lstrip("/"), flags)
             stack.callback(os.close, fd)
         except OSError as error:
             raise _mount_error(value, os.path.join(mountpoint, value.target), error) from error

@@ -154,6 +154,20 @@ def add_attribute(path: str, attribute: int, flag: int) -> None:
         syscalls.mount(None, path, None, flags, None)
 
 
+def set_no_devices(point: str) -> None:
+    """Have no device work in a mount, and in all that is mounted below it."""
+    attribute = syscalls.MOUNT_ATTR_NODEV
+    try:
+        syscalls.mount_setattr(syscalls.AT_FDCWD, point, syscalls.AT_RECURSIVE, attr_set=attribute)
+        return
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+    for entry in read_mountinfo(_MOUNTINFO):
+        if is_below(entry.mountpoint, os.path.realpath(point)):
+            add_attribute(entry.mountpoint, attribute, syscalls.MS_NODEV)
+
+
 def spreads(fd: int) -> frozenset[str]:
     """How the mount that *fd* is on spreads: ``shared``, ``master``, both or nothing."""
     number = tree.mount_id(fd).split()[1]

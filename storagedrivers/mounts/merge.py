@@ -58,7 +58,7 @@ def _check_alone(spec: MountSpec, other: MountSpec, places: set[str]) -> None:
         raise _duplicate(spec.target, _shown(other), _shown(spec))
     if spec.target in places and spec.type is not MountType.TMPFS:
         # Docker lets the tmpfs win where the mount is one of --mount: data would be lost.
-        raise _duplicate(spec.target, _shown(spec), "a tmpfs")
+        raise _duplicate(spec.target, _shown(spec), f"'--tmpfs {spec.target}'")
 
 
 def _yields(spec: MountSpec) -> bool:

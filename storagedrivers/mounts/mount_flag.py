@@ -18,6 +18,7 @@ from storagedrivers.mounts.spec import (
     checked,
     mount_type,
 )
+from storagedrivers.mounts.volume_flag import parse_volume
 
 _SYNONYMS = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
 _FLAGS = ("readonly", "volume-nocopy", "bind-nonrecursive", "bind-create-src")
@@ -55,12 +56,13 @@ def _read(field: str, found: dict[str, Any]) -> None:
     name = _SYNONYMS.get(key, key)
     if not equals and name not in _FLAGS:
         raise InvalidMountError(
-            f"invalid field '{field}' must be a key=value pair", resolution=_no_pair(field)
+            f"invalid field '{field}' must be a key=value pair",
+            resolution=_no_pair(field, is_first=not any(found.values())),
         )
     if name not in _KEYS:
         raise InvalidMountError(
             f"unknown option '{key}' in '{field}'",
-            resolution=did_you_mean(key, [*_KEYS, *_SYNONYMS]) or f"there are {', '.join(_KEYS)}",
+            resolution=did_you_mean(key, _PROPOSED) or f"there are {', '.join(_OWN)}",
         )
     read = _KEYS[name]
     if name in ("volume-label", "volume-opt"):
@@ -91,7 +93,7 @@ def _check_blanks(field: str, key: str, value: str | None) -> None:
         )
 
 
-def _no_pair(field: str) -> str:
+def _no_pair(field: str, *, is_first: bool) -> str:
     name = _SYNONYMS.get(field.lower(), field.lower())
     if name in _KEYS:
         return f"write '{name}=VALUE'"
@@ -101,13 +103,32 @@ def _no_pair(field: str) -> str:
         return "write 'volume-nocopy'"
     if name in tuple(MountType):
         return f"write 'type={name}'"
+    if ":" in field and (advice := _with_colon(field, is_first=is_first)):
+        return advice
     if name.startswith("/"):
         return f"write 'target={field}' or 'source={field}'"
     if not field:
         return "take out the comma that has nothing beside it"
-    return did_you_mean(name, [*_KEYS, *_SYNONYMS]) or (
+    return did_you_mean(name, _PROPOSED) or (
         "a value that has a comma needs double quotes around the whole field"
     )
+
+
+def _with_colon(field: str, *, is_first: bool) -> str | None:
+    """What to write for ``KEY:VALUE``, and for what follows ``-v``; None where it is neither."""
+    key, _, value = field.partition(":")
+    if _SYNONYMS.get(key.lower(), key.lower()) in _KEYS:
+        return f"write '=' for ':', as in '{key}={value or 'VALUE'}'"
+    if not is_first:
+        return None
+    try:
+        spec = parse_volume(field)
+    except InvalidMountError:
+        return None
+    kind = "" if spec.type is MountType.VOLUME else f"type={spec.type},"
+    more = ",readonly" if spec.read_only else ""
+    source = f"source={spec.source}," if spec.source else ""
+    return f"write -v '{field}', or '{kind}{source}target={spec.target}{more}' here"
 
 
 def _text(_: str, value: str) -> str:
@@ -181,6 +202,10 @@ _KEYS: Mapping[str, Callable[[str, str], Any]] = {
 }
 
 
+_OWN = tuple(key for key in _KEYS if not key.startswith("image-"))
+_PROPOSED = (*_OWN, *_SYNONYMS)
+
+
 def _check_mix(found: Mapping[str, Any]) -> None:
     """Raise where an option of another type was given, or one that needs another."""
     kind = found.get("type", MountType.VOLUME)
@@ -190,7 +215,8 @@ def _check_mix(found: Mapping[str, Any]) -> None:
         if wrong and kind != other:
             raise InvalidMountError(
                 f"cannot mix '{other}-*' options with mount type '{kind}'",
-                resolution=f"leave '{wrong[0]}' out, or write 'type={other}'",
+                resolution=f"leave '{wrong[0]}' out"
+                + (f", or write 'type={other}'" if other in tuple(MountType) else ""),
             )
     recursive = found.get("bind-recursive")
     if recursive in ("writable", "readonly") and not found.get("readonly"):

@@ -39,6 +39,11 @@ def check_volume_name(name: str) -> str:
     return name
 
 
+def is_volume_name(name: str) -> bool:
+    """Whether a volume may be called so."""
+    return _NAME.fullmatch(name) is not None and len(name) <= _LONGEST
+
+
 def _instead(name: str) -> str:
     if name.startswith("~"):
         return "only a shell knows what '~' is: write the path in full, or \"$HOME\""

@@ -13,6 +13,8 @@ from storagedrivers.mounts.names import check_subpath, check_volume_name, quoted
 PROPAGATIONS = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
 RECURSIVE = ("enabled", "disabled", "writable", "readonly")
 
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, of Linux
+
 _BELOW = "name a directory below the root of the container"
 
 
@@ -85,13 +87,14 @@ def check_target(target: str) -> str:
     """Return *target* cleaned, if something can be mounted there.
 
     Raises:
-        InvalidMountError: it is relative or the root.
+        InvalidMountError: it is relative, the root, too long, or no text.
     """
     if "\0" in target:
         raise InvalidMountError(
             f"invalid mount path: {target!r} has a null character", resolution="leave it out"
         )
     cleaned = clean(target)
+    _check_bytes(cleaned, "strict")
     if not target.startswith("/"):
         raise InvalidMountError(
             f"invalid mount path: '{target}' mount path must be absolute",
@@ -102,6 +105,27 @@ def check_target(target: str) -> str:
             "invalid specification: destination can't be '/'", resolution=_BELOW
         )
     return cleaned
+
+
+def _check_bytes(path: str, errors: str) -> None:
+    """Raise where there can be no such path.
+
+    Args:
+        path: cleaned.
+        errors: how what is no UTF-8 is encoded.
+    """
+    try:
+        encoded = path.encode("utf-8", errors)
+    except UnicodeEncodeError:
+        raise InvalidMountError(
+            f"invalid mount path: {path!r} is not UTF-8", resolution="choose another"
+        ) from None
+    names = encoded.split(b"/")
+    if len(encoded) > _LONGEST_PATH or any(len(name) > _LONGEST_NAME for name in names):
+        raise InvalidMountError(
+            f"invalid mount path: '{path[:20]}…' is too long",
+            resolution=f"a name has at most {_LONGEST_NAME} bytes, a path {_LONGEST_PATH:,}",
+        )
 
 
 def mount_type(text: str) -> MountType:
@@ -197,7 +221,9 @@ def _bind(spec: MountSpec) -> MountSpec:
             f"invalid mount path: '{spec.source}' mount path must be absolute",
             resolution=_relative_source(spec.source),
         )
-    return spec._replace(source=clean(spec.source))
+    source = clean(spec.source)
+    _check_bytes(source, "surrogateescape")  # the names of a host are any bytes
+    return spec._replace(source=source)
 
 
 def _check_recursive(spec: MountSpec) -> None:

@@ -20,27 +20,22 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from storagedrivers.errors import InvalidMountError, RuntimeFailedError
+from storagedrivers.errors import RuntimeFailedError
 from storagedrivers.linux import stage, syscalls, tree
 from storagedrivers.linux.mountinfo import is_below
 from storagedrivers.runtime.rootfs import Rootfs
 from storagedrivers.runtime.tmpfs import tmpfs_flags, tmpfs_mount, tmpfs_target
-from storagedrivers.stores import sources
+from storagedrivers.stores import mount_problems, sources
 from storagedrivers.stores.container_mounts import ContainerMount, mounts_of
 
 if TYPE_CHECKING:
     from storagedrivers.stores.containers import Container
-
-GROUND = ("/proc", "/dev", "/sys")
-"""Where an engine mounts filesystems of the kernel's."""
 
 _NEEDED = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/nix", "/gnu"),
     *("/proc", "/sys", "/dev"),
 )
 """Where programs and what they are made of may lie."""
-
-_SPREADING = ("slave", "rslave", "shared", "rshared")
 
 
 class Wanted(NamedTuple):
@@ -206,24 +201,9 @@ def _source(one: Wanted, paths: Mapping[str, str], stack: ExitStack) -> int | No
     else:
         fd = sources.opened(one.mount, paths)
     stack.callback(os.close, fd)
-    if one.mount is not None and one.mount.propagation in _SPREADING:
-        _check_spreading(one.mount, fd)
+    if one.mount is not None:
+        sources.check_spreading(one.mount, fd)
     return fd
-
-
-def _check_spreading(mount: ContainerMount, fd: int) -> None:
-    found = stage.spreads(fd)
-    path = os.readlink(f"/proc/self/fd/{fd}")
-    if "shared" in mount.propagation and "shared" not in found:
-        kind = "shared"
-    elif "slave" in mount.propagation and not found & {"shared", "master"}:
-        kind = "shared or slave"
-    else:
-        return
-    raise InvalidMountError(
-        f"path {mount.source} is mounted on {stage.mount_point(path)} but it is not a {kind} mount",
-        resolution=f"make it one: mount --make-shared {stage.mount_point(path)}",
-    )
 
 
 def _prepare(staged: stage.Stage, name: str, one: Wanted, fd: int, where: Where) -> None:
@@ -249,7 +229,7 @@ def _stage(staged: stage.Stage, name: str, one: Wanted, fd: int, where: Where) -
                 resolution="Linux 5.12 can; or leave bind-recursive=readonly out",
             )
     if mount is not None and _is_closed(mount, where):
-        stage.add_attribute(point, syscalls.MOUNT_ATTR_NODEV, syscalls.MS_NODEV)
+        stage.set_no_devices(point)
 
 
 def _is_closed(mount: ContainerMount, where: Where) -> bool:
@@ -288,19 +268,38 @@ class _Placing:
             ) from error
 
     def _place(self, one: Wanted, point: str) -> None:
-        target = self._rootfs.resolve(one.target)
+        target = self._resolved(one.target)
         above = [path for path in self._staged if is_below(target, path)]
         if above:  # in what the engine will mount there, and with it
             top = max(above, key=len)
             with Rootfs(self._staged[top]) as root:
                 self._mount(root, os.path.relpath(target, top), one, point)
-        elif any(is_below(target, ground) for ground in GROUND):
+        elif mount_problems.is_kernels(target):
+            self._refuse_impossible(one, target, point)
             self._leave(one, target, point)
-        elif not self._where.spreads and one.propagation in _SPREADING:
-            os.close(_made(self._rootfs, target, is_directory=os.path.isdir(point)))
+        elif not self._where.spreads and one.propagation in sources.SPREADING:
+            os.close(_made(self._rootfs, target, one.target, is_directory=os.path.isdir(point)))
             self._leave(one, target, point)
         else:
             self._mount(self._rootfs, target, one, point)
+
+    def _resolved(self, target: str) -> str:
+        try:
+            return self._rootfs.resolve(target)
+        except NotADirectoryError as error:
+            raise mount_problems.file_above(target) from error
+
+    def _refuse_impossible(self, one: Wanted, target: str, point: str) -> None:
+        if any(is_below(target, other["destination"]) for other in self.left):
+            return
+        if one.tmpfs:
+            read_only = "ro" in tmpfs_mount(one.tmpfs)["options"]
+            shown = mount_problems.Shown(path="", is_tmpfs=True, read_only=read_only)
+        else:
+            shown = mount_problems.Shown(os.path.isdir(point), point, read_only=one.read_only)
+        problem = mount_problems.at_kernels(target, shown)
+        if problem is not None:
+            raise problem
 
     def _leave(self, one: Wanted, target: str, point: str) -> None:
         if one.tmpfs:
@@ -321,11 +320,12 @@ class _Placing:
     def _mount(self, root: Rootfs, target: str, one: Wanted, point: str) -> None:
         # It has the mode of what it covers, if that was there.
         words = tmpfs_mount(one.tmpfs, root, target)["options"] if one.tmpfs else ()
-        fd = _made(root, target, is_directory=bool(one.tmpfs) or os.path.isdir(point))
+        is_directory = bool(one.tmpfs) or os.path.isdir(point)
+        fd = _made(root, target, one.target, is_directory=is_directory)
         try:
             if tree.mount_id(fd) != self._own and "shared" in stage.spreads(fd):
                 if not one.file:
-                    raise _seen_outside(one)
+                    raise mount_problems.seen_outside(one.target)
                 return  # who mounts a directory of the host there has one of his own
             if one.tmpfs:
                 flags, options = tmpfs_flags(words)
@@ -336,21 +336,15 @@ class _Placing:
             os.close(fd)
 
 
-def _made(root: Rootfs, target: str, *, is_directory: bool) -> int:
-    """The target, open; made where it is missing."""
-    fd = root.make_directory(target) if is_directory else root.make_file(target)
+def _made(root: Rootfs, path: str, target: str, *, is_directory: bool) -> int:
+    """What is at *path*, open; made where it is missing. Errors name the *target*."""
+    try:
+        fd = root.make_directory(path) if is_directory else root.make_file(path)
+    except NotADirectoryError as error:
+        if root.status(path) is None:
+            raise mount_problems.file_above(target) from error
+        raise mount_problems.misfit(target, is_directory=True) from error
     if not is_directory and stat.S_ISDIR(os.fstat(fd).st_mode):
         os.close(fd)
-        raise RuntimeFailedError(
-            f"the file that is to be mounted at {target} cannot cover a directory",
-            resolution="name a file as the target, or a directory as the source",
-        )
+        raise mount_problems.misfit(target, is_directory=False)
     return fd
-
-
-def _seen_outside(one: Wanted) -> RuntimeFailedError:
-    return RuntimeFailedError(
-        f"what is mounted at {one.target} would be mounted on the host, too: the mount above it is"
-        " shared",
-        resolution="mount it elsewhere, or give the one above bind-propagation=rslave",
-    )

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Sequence
 from typing import Any
 
-from storagedrivers.errors import RuntimeFailedError
+from storagedrivers.errors import InvalidMountError, RuntimeFailedError
 from storagedrivers.linux import syscalls
 from storagedrivers.linux.rooted import Root
+from storagedrivers.mounts.tmpfs_flag import FLAGS, tmpfs_options
 
-# What an option replaces: the last one of a group wins.
-_GROUPS = (
-    {"ro", "rw"},
-    {"exec", "noexec"},
-    {"suid", "nosuid"},
-    {"dev", "nodev"},
-    {"atime", "noatime", "relatime", "strictatime"},
-)
 _FLAGS = {
     "ro": syscalls.MS_RDONLY,
     "noexec": syscalls.MS_NOEXEC,
@@ -29,11 +21,7 @@ _FLAGS = {
     "relatime": syscalls.MS_RELATIME,
     "strictatime": syscalls.MS_STRICTATIME,
 }
-_WORDS = {*set().union(*_GROUPS), "rprivate"}
-_DEFAULTS = ("noexec", "nosuid", "nodev")
-_VALUE = re.compile(
-    r"(size|nr_blocks)=\d+[kKmMgG%]?|(nr_inodes)=\d+[kKmMgG]?|(mode)=[0-7]{1,4}|(uid|gid)=\d+"
-)
+_WORDS = {*FLAGS, "rprivate"}
 
 
 def tmpfs_target(words: str) -> str:
@@ -61,10 +49,10 @@ def tmpfs_mount(words: str, root: Root | None = None, at: str = "") -> dict[str,
         at: where in there.
 
     Raises:
-        RuntimeFailedError: its target is none, or an option is unknown.
+        RuntimeFailedError: its target is none, or an option is none.
     """
     target = tmpfs_target(words)
-    options = _options(words, words.partition(":")[2])
+    options = _options(words)
     if root is not None and not any(option.startswith("mode=") for option in options):
         status = root.status(at)
         if status is not None and stat.S_ISDIR(status.st_mode):
@@ -83,19 +71,8 @@ def tmpfs_flags(options: Sequence[str]) -> tuple[int, bytes]:
     return flags, os.fsencode(",".join(option for option in options if option not in _WORDS))
 
 
-def _options(words: str, text: str) -> list[str]:
-    options = [*_DEFAULTS]
-    for option in filter(None, text.split(",")):
-        group = next((group for group in _GROUPS if option in group), None)
-        if group is None:
-            if not _VALUE.fullmatch(option):
-                raise RuntimeFailedError(
-                    f"the tmpfs option {option!r} in {words!r} is unknown",
-                    resolution="there are size, mode, uid, gid, nr_inodes, nr_blocks, and the"
-                    " flags ro, exec, suid, dev, noatime with their opposites",
-                )
-            options = [one for one in options if one.split("=")[0] != option.split("=")[0]]
-        else:
-            options = [one for one in options if one not in group]
-        options.append(option)
-    return options
+def _options(words: str) -> list[str]:
+    try:
+        return tmpfs_options(words)
+    except InvalidMountError as error:
+        raise RuntimeFailedError(error.brief, resolution=error.resolution) from None

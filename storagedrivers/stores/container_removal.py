@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from storagedrivers.errors import InUseError, NotFoundError, StorageDriversError
 from storagedrivers.linux import tree
+from storagedrivers.model import is_layer_id
 from storagedrivers.stores import locks, volume_records
 from storagedrivers.stores.records import unused
 
@@ -130,7 +131,13 @@ def prune(store: ContainerStore, *, dry_run: bool, volumes: bool) -> list[Contai
 
 def finish(store: ContainerStore, container: str) -> None:
     """Finish what a process that was killed had begun with a container."""
-    lock = locks.try_lock(store.layers.lock_path(f"{locks.CONTAINER}{container}"))
+    if not is_layer_id(container):
+        return  # anyone may have named a file so
+    try:
+        lock = locks.try_lock(store.layers.lock_path(f"{locks.CONTAINER}{container}"))
+    except OSError as error:  # a directory
+        store.layers.problems.append(f"container {container} could not be finished: {error}")
+        return
     if lock is None:
         return  # someone is at it
     try:

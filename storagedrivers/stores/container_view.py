@@ -11,12 +11,14 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from storagedrivers.errors import ContainerError
 from storagedrivers.linux import namespace, stage, syscalls
+from storagedrivers.linux.mountinfo import is_below
 from storagedrivers.linux.rooted import Root
+from storagedrivers.mounts.spec import clean
 from storagedrivers.stores import content, sources, writable
 from storagedrivers.stores.container_mounts import TMPFS, ContainerMount, mounts_of
 
@@ -50,6 +52,110 @@ def opened(
                 pass
             fd = stack.enter_context(_opened(store, container, write=False, prepare=prepare))
         yield fd
+
+
+def refuse_tmpfs(
+    store: ContainerStore, container: Container, root: int, path: str, *, write: bool, follow: bool
+) -> None:
+    """Check that what is to be copied is not in a tmpfs: what lies there below it is something
+    else.
+
+    Args:
+        root: the container's root directory, open.
+        path: what is copied, or where to.
+        write: whether it is copied to there; else what the image has there can be had as long as
+            the container does not run.
+        follow: the last name, too, where it is a symlink.
+
+    Raises:
+        ContainerError: it is.
+    """
+    hiding = _tmpfs_targets(container)
+    is_running = store.is_running(container)
+    if not (hiding and (write or is_running)):
+        return
+    targets = [*hiding, *(one.target for one in mounts_of(container) if one.target not in hiding)]
+    with Root(f"/proc/self/fd/{root}") as view, suppress(OSError):  # who copies says what is wrong
+        what = _innermost(view, targets, path, follow=follow)
+        if what not in hiding:
+            return
+        tar = (
+            f"-i {container.name} tar -x -C {what}" if write else f"{container.name} tar -c {path}"
+        )
+        raise ContainerError(
+            f"{path} is in the tmpfs at {what}, which only the processes of container"
+            f" {container.name} see",
+            resolution=f"have one do it: storagedrivers exec {tar}"
+            if is_running
+            else "copy to another place: a tmpfs is empty whenever the container starts",
+        )
+
+
+def _tmpfs_targets(container: Container) -> list[str]:
+    texts = container.config.get("Tmpfs") or ()
+    return [
+        *(one.target for one in mounts_of(container) if one.type == TMPFS),
+        *(clean(text.partition(":")[0]) for text in texts),
+    ]
+
+
+def forgetting(store: ContainerStore, container: Container) -> Mapping[str, str]:
+    """The volumes of a container that are kept in memory and that nobody uses, by their targets:
+    what is copied there would be gone when the copy is done.
+    """
+    from storagedrivers.stores import volume_mounting
+
+    volumes, found = store.volumes, {}
+    for one in mounts_of(container):
+        if (
+            one.name
+            and volume_mounting.forgets(volumes, volumes.get(one.name))
+            and not volume_mounting.is_held(store.layers.run_root, one.name)
+            and not volume_mounting.running(volumes, one.name)
+        ):
+            found[one.target] = one.name
+    return found
+
+
+def refuse_forgetting(
+    container: Container, forgetting: Mapping[str, str], root: int, path: str
+) -> None:
+    """Check that what is to be copied into a container will stay.
+
+    Args:
+        forgetting: what :func:`forgetting` had said before they were mounted for the copy.
+        root: the container's root directory, open.
+        path: where to.
+
+    Raises:
+        ContainerError: it will not.
+    """
+    if not forgetting:
+        return
+    targets = [one.target for one in mounts_of(container)]
+    with Root(f"/proc/self/fd/{root}") as view, suppress(OSError):  # who copies says what is wrong
+        name = forgetting.get(_innermost(view, targets, path, follow=True))
+        if name is not None:
+            raise ContainerError(
+                f"{path} is in volume {name}, which is kept in memory, and only while a container"
+                " that uses it runs",
+                resolution=f"start it first: storagedrivers start {container.name}",
+            )
+
+
+def _innermost(view: Root, targets: Sequence[str], path: str, *, follow: bool) -> str:
+    """The one of the targets that a path lies in."""
+    place = _resolved(view, path, follow=follow)
+    found = {view.resolve(one): one for one in targets}
+    return found.get(max((one for one in found if is_below(place, one)), key=len, default=""), "")
+
+
+def _resolved(view: Root, path: str, *, follow: bool) -> str:
+    """Where a path leads in a container."""
+    directory, name = os.path.split(path)
+    if follow or name in ("", ".", ".."):
+        return view.resolve(path)
+    return os.path.join(view.resolve(directory), name)
 
 
 @contextmanager

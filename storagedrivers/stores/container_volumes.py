@@ -27,7 +27,8 @@ from storagedrivers.stores import (
     volume_removal,
 )
 from storagedrivers.stores.container_mounts import ContainerMount, as_json, from_spec, mounts_of
-from storagedrivers.stores.planning import Planner, volume_of
+from storagedrivers.stores.known_volumes import volume_of
+from storagedrivers.stores.planning import Planner
 
 if TYPE_CHECKING:
     from storagedrivers.model import Volume

@@ -253,12 +253,16 @@ class ContainerStore(ContainerBase):
             ContainerError: a file and a directory are in each other's way.
             InUseError: it is in use, and changed meanwhile.
         """
-        from storagedrivers.stores import cp
+        from storagedrivers.stores import container_view, cp
 
+        container = self.get(reference)
+        forgetting = container_view.forgetting(self, container)
         with (
-            self._while_it_changes(self.get(reference)),
-            self.opened(reference, writable=True, whole=True) as root,
+            self._while_it_changes(container),
+            self.opened(container.id, writable=True, whole=True) as root,
         ):
+            container_view.refuse_tmpfs(self, container, root, path, write=True, follow=True)
+            container_view.refuse_forgetting(container, forgetting, root, path)
             if isinstance(source, str | os.PathLike):
                 path_ = os.fspath(source)
                 cp.copy_in(root, path_, path, archive=archive, follow_link=follow_link)
@@ -287,12 +291,16 @@ class ContainerStore(ContainerBase):
             ContainerError: a file and a directory are in each other's way.
             InUseError: it is in use, and changed meanwhile.
         """
-        from storagedrivers.stores import cp
+        from storagedrivers.stores import container_view, cp
 
+        container = self.get(reference)
         with (
-            self._while_it_changes(self.get(reference)),
-            self.opened(reference, whole=True) as root,
+            self._while_it_changes(container),
+            self.opened(container.id, whole=True) as root,
         ):
+            container_view.refuse_tmpfs(
+                self, container, root, path, write=False, follow=follow_link
+            )
             if isinstance(target, str | os.PathLike):
                 path_ = os.fspath(target)
                 cp.copy_out(root, path, path_, archive=archive, follow_link=follow_link)

@@ -12,7 +12,7 @@ import os
 import sqlite3
 from _thread import RLock  # of threading, which costs a start more than a millisecond
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from storagedrivers.errors import (
@@ -155,13 +155,28 @@ VERSION = len(_MIGRATIONS)
 Row = tuple[Any, ...]
 
 
+def can_be_written(root: str) -> bool:
+    """Whether there is a store that can be changed: not on a filesystem that is mounted read-only,
+    nor by who may not write to it.
+    """
+    return os.access(os.path.join(root, NAME), os.W_OK) and os.access(root, os.W_OK)
+
+
+def _into_memory(connection: sqlite3.Connection) -> sqlite3.Connection:
+    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    with closing(connection):
+        connection.backup(memory)
+    return memory
+
+
 class Database:
     """One connection, which threads may share; a forked process gets one of its own.
 
     Args:
         root: the graph root, which holds it.
         create: make what is missing, the file or its tables.
-        read_only: nothing is written; a filesystem that is mounted read-only is no obstacle.
+        read_only: nothing is written; a filesystem that is mounted read-only is no obstacle, and
+            neither is an older version of the schema.
 
     Raises:
         NotFoundError: there is no store, and *create* is false.
@@ -199,7 +214,7 @@ class Database:
 
     def _open(self) -> None:
         self._pid = os.getpid()
-        if self.read_only and not os.access(self.root, os.W_OK):
+        if self.is_fixed:
             self._connection = self._opened_without_writing()
         else:
             self._connection = sqlite3.connect(
@@ -218,8 +233,21 @@ class Database:
 
         log = f"{self.path}-wal"
         empty = not os.path.exists(log) or os.path.getsize(log) == 0
+        if not empty and not os.path.exists(f"{self.path}-shm"):  # a copy may lack it
+            return self._read_elsewhere()
         uri = f"file:{quote(os.fsencode(self.path))}?mode=ro{'&immutable=1' if empty else ''}"
         return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+
+    def _read_elsewhere(self) -> sqlite3.Connection:
+        """Read a copy, beside which the missing file can be made."""
+        import shutil
+        import tempfile
+
+        with tempfile.TemporaryDirectory(prefix="storagedrivers-") as directory:
+            copy = os.path.join(directory, NAME)
+            for suffix in ("", "-wal"):
+                shutil.copyfile(self.path + suffix, copy + suffix)
+            return _into_memory(sqlite3.connect(copy))
 
     def _check_version(self, *, create: bool) -> None:
         version = self._version()
@@ -231,14 +259,30 @@ class Database:
             )
         if version == VERSION:
             return
-        if self.read_only or not (create or version):
+        if not version and (self.read_only or not create):
             raise NotFoundError(f"{self.root} holds no store")
+        if self.read_only:
+            self._upgrade_copy()
+            return
         self._connection.execute("PRAGMA journal_mode = WAL")
         with self.transaction() as connection:
-            for script in _MIGRATIONS[self._version() :]:  # another process may have been faster
-                for statement in script.split(";"):
-                    connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {VERSION}")
+            self._migrate(connection)
+
+    def _upgrade_copy(self) -> None:
+        """Go on with a copy in memory of a database of an older version, as it is now.
+
+        The file stays what it is for the older versions that may still use it, until something is
+        to be written.
+        """
+        self._connection = _into_memory(self._connection)
+        self._migrate(self._connection)
+        self._connection.execute("PRAGMA query_only = ON")
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        for script in _MIGRATIONS[self._version() :]:  # another process may have been faster
+            for statement in script.split(";"):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
 
     def _version(self) -> int:
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
@@ -247,6 +291,25 @@ class Database:
         """Close it; what was committed stays."""
         with self._lock:
             self._connection.close()
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether nothing in the store can be changed from here, no lock be taken either."""
+        return self.read_only and not can_be_written(self.root)
+
+    def refusal(self) -> ReadOnlyError:
+        """The error for what would change something."""
+        if os.statvfs(self.root).f_flag & os.ST_RDONLY:
+            return ReadOnlyError(
+                f"the store at {self.root} cannot be changed: its filesystem is read-only",
+                resolution="mount it for writing; what only reads works as it is",
+            )
+        if can_be_written(self.root):
+            return ReadOnlyError(f"the store at {self.root} was opened for reading only")
+        return ReadOnlyError(
+            f"the store at {self.root} cannot be changed by this user",
+            resolution="run as root, or as the user whose store it is",
+        )
 
     # Using
 
@@ -263,7 +326,7 @@ class Database:
             OSError: ENOSPC.
         """
         if self.read_only:
-            raise ReadOnlyError(f"the store at {self.root} was opened for reading only")
+            raise self.refusal()
         with self._lock, self._translated():
             connection = self._own()
             if not durable:
@@ -310,6 +373,8 @@ class Database:
             # SQLite's state must not cross a fork, and closing it would write to the files.
             self._inherited.append(self._connection)
             self._open()
+            if self.read_only:
+                self._check_version(create=False)
         return self._connection
 
     # Errors
@@ -320,6 +385,11 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise self._translation(error) from error
+        except UnicodeEncodeError as error:  # of an argument that is not UTF-8
+            raise StoreError(
+                f"{error.object!r} is not UTF-8, and the database keeps nothing else",
+                resolution="use another name",
+            ) from error
 
     def _translation(self, error: sqlite3.Error) -> Exception:
         code = getattr(error, "sqlite_errorcode", None)
@@ -333,8 +403,9 @@ class Database:
                 f"the database {self.path} is damaged: {error}",
                 resolution="restore it from a backup, or start an empty store: --root DIR",
             )
-        if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-            return ReadOnlyError(f"the database {self.path} cannot be written: {error}")
+        fixed = primary == sqlite3.SQLITE_CANTOPEN and not can_be_written(self.root)
+        if fixed or primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+            return self.refusal()
         if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR):
             return StoreError(
                 f"the database {self.path} cannot be read or written: {error}",

@@ -467,7 +467,7 @@ class LayerStore:
             for name in dict.fromkeys(names):
                 if name.startswith((locks.CONTAINER, locks.VOLUME)):
                     left = True
-                else:
+                elif name.isascii():  # anyone may have named a file, as no row can be
                     recovery.finish(self, name)
         return left
 
@@ -494,7 +494,7 @@ class LayerStore:
         from storagedrivers.stores import locks
 
         if self.database.read_only:
-            raise ReadOnlyError(f"the store at {self.root} was opened for reading only")
+            raise self.database.refusal()
         what = what or f"layer {name}"
         with locks.locked(self.lock_path(name), what, timeout=timeout, leave=leave):
             yield

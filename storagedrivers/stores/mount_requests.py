@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from storagedrivers.mounts.merge import image_volumes, merge
@@ -52,7 +52,10 @@ def gather(
     Raises:
         InvalidMountError: what was asked for is no mount, or contradicts itself.
         NotFoundError: there is no such container.
+        TypeError: one of the three is no list, or what is in it is none of that.
     """
+    for name, given in (("mounts", mounts), ("tmpfs", tmpfs), ("volumes_from", volumes_from)):
+        _check_list(name, given)
     explicit = [parse(one) if isinstance(one, str) else checked(one) for one in mounts]
     for spec in explicit:
         if spec.type is MountType.VOLUME and spec.source:
@@ -62,6 +65,17 @@ def gather(
     image = image_volumes(config.get("Volumes"))
     specs = merge(explicit, inherited=inherited, image=image, tmpfs=every)
     return Request(tuple(specs), frozenset(inherited), every, tuple(warnings))
+
+
+def _check_list(name: str, given: object) -> None:
+    """A text alone would be read letter by letter."""
+    if isinstance(given, str | MountSpec) or not isinstance(given, Iterable):
+        raise TypeError(f"{name} is a list, and not {given!r}: write {name}=[{given!r}]")
+    is_mounts = name == "mounts"
+    what = "a MountSpec, or a text as it follows -v or --mount" if is_mounts else "a text"
+    for one in given:
+        if not isinstance(one, str) and not (is_mounts and isinstance(one, MountSpec)):
+            raise TypeError(f"{one!r} in {name} is not {what}")
 
 
 def parse(text: str) -> MountSpec:

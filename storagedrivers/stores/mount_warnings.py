@@ -4,71 +4,60 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from storagedrivers.linux.mountinfo import is_below
+from storagedrivers.linux.rooted import Root
 from storagedrivers.mounts.spec import MountSpec, MountType
 
 if TYPE_CHECKING:
     from storagedrivers.model import Volume
-    from storagedrivers.stores.images import Image
     from storagedrivers.stores.plans import PlannedMount, User
 
 _SELINUX = "/sys/fs/selinux/enforce"
 
 
-def of_volume(planned: PlannedMount, volume: Volume | None, image: Image | None) -> list[str]:
+def of_volume(planned: PlannedMount, volume: Volume | None, seed: str, image: str) -> list[str]:
     """What is to be said of a volume.
 
     Args:
-        volume: as it is there already.
-        image: the container's.
+        volume: as it is there; None where it has to be made.
+        seed: how the image is called that filled it; empty for none.
+        image: how the container's is called.
     """
     found = [*_labels(planned.spec)]
-    hides = planned.hidden is not None and not planned.spec.no_copy
-    seed = "" if volume is None else volume.seed or ""
-    if hides and seed and image is not None and seed != image.id:
+    if volume is not None and _is_other(planned.spec, volume):
         found.append(
-            f"volume {planned.volume} was filled with the content of image {seed[7:19]}, and does"
-            f" not get that of {image.id[7:19]}"
+            f"there is a volume {volume.name} already, with other labels or options: it stays as"
+            " it is"
+        )
+    hides = planned.hidden is not None and not planned.spec.no_copy
+    if hides and seed and image and seed != image:
+        found.append(
+            f"volume {planned.volume} was filled with the content of image {seed}, and does not"
+            f" get that of {image}"
         )
     return found
 
 
-def no_subpath(spec: MountSpec) -> str:
-    """What is to be said of a part of a volume that is to be made."""
-    return (
-        f"the subpath {spec.subpath!r} is not in volume {spec.source}, which is new: it will not"
-        " start like that"
-    )
+def _is_other(spec: MountSpec, volume: Volume) -> bool:
+    labels, options = dict(spec.labels).items(), dict(spec.options).items()
+    return not (labels <= volume.labels.items() and options <= volume.options.items())
 
 
-def of_host(
-    planned: PlannedMount,
-    source: os.stat_result | None,
-    target: os.stat_result | None,
-    root: str,
-) -> list[str]:
+def of_host(spec: MountSpec, source: os.stat_result | None, root: str) -> list[str]:
     """What is to be said of a path of the host.
 
     Args:
         source: None where it has to be made.
-        target: what the image has at the target.
         root: the graph root.
     """
-    spec = planned.spec
     found = [*_labels(spec)]
-    is_file = source is not None and not stat.S_ISDIR(source.st_mode)
-    if source is not None and is_file and stat.S_ISREG(source.st_mode):
+    if source is not None and stat.S_ISREG(source.st_mode):
         found.append(
             f"{spec.source} is a single file: what replaces it (editors, sed -i) makes another"
             " file, which the other side does not see; mount its directory instead"
-        )
-    if target is not None and stat.S_ISDIR(target.st_mode) == is_file:
-        kinds = ("a file", "a directory") if is_file else ("a directory", "a file")
-        found.append(
-            f"{spec.source} is {kinds[0]}, and the image has {kinds[1]} at {spec.target}: it will"
-            " not start like that"
         )
     real = os.path.realpath(spec.source)
     if f"{real}/".startswith(f"{os.path.realpath(root)}/"):
@@ -88,35 +77,42 @@ def with_user(planned: PlannedMount, user: User) -> PlannedMount:
     """The same mount, and what is to be said of who cannot write to it."""
     if planned.read_only or planned.writable is not False or planned.owner is None:
         return planned
-    uid, gid, mode = planned.owner
-    said = f"user {user.words} cannot write to it: it belongs to {uid}:{gid}, mode {mode:04o}"
+    said = f"user {user.words} cannot write to it: it belongs to {planned.owner}"
     return planned._replace(warnings=(*planned.warnings, said))
 
 
-def with_nested(planned: Iterable[PlannedMount]) -> Iterator[PlannedMount]:
-    """The same mounts, and what is to be said of those that lie below others.
+def with_hidden(planned: Sequence[PlannedMount], root: int) -> Iterator[PlannedMount]:
+    """The same mounts, and what is to be said of those that others cover: a symlink leads both to
+    one place.
 
     Args:
         planned: in the order in which they are mounted.
+        root: the image's, open.
     """
-    before: list[PlannedMount] = []
-    for one in planned:
-        above = [other for other in before if one.target.startswith(f"{other.target}/")]
-        said = _nested(one, above[-1]) if above else None
-        before.append(one)
-        yield one._replace(warnings=(*one.warnings, said)) if said else one
+    with Root(f"/proc/self/fd/{root}") as view:
+        places = [_resolved(view, one.target) for one in planned]
+    for number, one in enumerate(planned):
+        later = zip(planned[number + 1 :], places[number + 1 :], strict=True)
+        over = next((other for other, place in later if is_below(places[number], place)), None)
+        if over is None:
+            yield one
+            continue
+        said = f"nothing of it is seen: by a symlink of the image it lies under {over.target}"
+        yield one._replace(warnings=(*one.warnings, said))
 
 
-def _nested(inner: PlannedMount, outer: PlannedMount) -> str | None:
+def _resolved(view: Root, target: str) -> str:
+    try:
+        return view.resolve(target)
+    except OSError:  # nothing can be mounted there
+        return target
+
+
+def nested(target: str, outer: PlannedMount) -> str | None:
     """What is to be said of a mount whose target has to be made in what another one mounts."""
-    if outer.spec.type is not MountType.BIND:
+    if outer.spec.type is not MountType.BIND or outer.read_only:
         return None
-    path = outer.spec.source + inner.target.removeprefix(outer.target)
+    path = outer.spec.source + target.removeprefix(outer.target)
     if os.path.lexists(path):
         return None
-    if outer.read_only:
-        return (
-            f"{path} is not there to mount it at, and {outer.target} is read-only: it will not"
-            " start like that"
-        )
     return f"it makes {path} on the host, to be mounted at; that stays there"

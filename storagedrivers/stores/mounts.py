@@ -354,7 +354,7 @@ def is_mounted(point: str) -> bool:
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     try:
         parent = os.open(os.path.dirname(point), flags)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         name = os.path.basename(point)

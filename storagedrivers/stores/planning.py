@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from storagedrivers.errors import (
@@ -25,8 +22,11 @@ from storagedrivers.errors import (
 )
 from storagedrivers.model import Volume
 from storagedrivers.mounts.spec import MountSpec, MountType
-from storagedrivers.stores import mount_warnings, sources, volume_mounting
-from storagedrivers.stores.container_mounts import from_spec
+from storagedrivers.mounts.tmpfs_flag import tmpfs_options, tmpfs_target
+from storagedrivers.stores import image_records, mount_problems, mount_warnings, sources
+from storagedrivers.stores.container_mounts import ContainerMount, from_spec
+from storagedrivers.stores.known_volumes import NEW, KnownVolume
+from storagedrivers.stores.mount_problems import Shown
 from storagedrivers.stores.plans import Owner, Plan, PlannedMount, User
 from storagedrivers.stores.volume_content import Filled, measure
 
@@ -34,14 +34,12 @@ if TYPE_CHECKING:
     from storagedrivers.stores.container_base import ContainerBase
     from storagedrivers.stores.images import Image
     from storagedrivers.stores.mount_requests import Request
-    from storagedrivers.stores.volumes import VolumeStore
 
-__all__ = ["Owner", "Plan", "PlannedMount", "Planner", "volume_of"]
+__all__ = ["Owner", "Plan", "PlannedMount", "Planner"]
 
-_NEW = 0o755  # the mode of a data directory, and of a directory of the host that is made
 _TMPFS = 0o1777  # of a tmpfs at a place that the image does not have, as Docker mounts it
-_NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # also of symlinks that lead nowhere
-_MODE = re.compile(r"(?:^|,)mode=([0-7]{1,4})(?=,|$)")
+# Also of symlinks that lead nowhere.
+_NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 class There(NamedTuple):
@@ -67,6 +65,20 @@ def _owner(status: os.stat_result) -> Owner:
     return Owner(status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
 
 
+class _Source(NamedTuple):
+    """What of a volume will be mounted.
+
+    Attributes:
+        owner: whose it is; None where only the start tells.
+        shown: what it is.
+        problems: why there is nothing.
+    """
+
+    owner: Owner | None
+    shown: Shown
+    problems: tuple[str, ...] = ()
+
+
 class Planner:
     """Makes one plan; a context manager that has the image's files open meanwhile.
 
@@ -88,7 +100,9 @@ class Planner:
         self._words = user or ""
         self._stack = ExitStack()
         self._root: int | None = None
-        self._volumes: dict[str, _Known] = {}
+        self._volumes: dict[str, KnownVolume] = {}
+        self._targets: set[str] = set()
+        self._shown: dict[str, Shown] = {}  # what each mount shows, by target
 
     def __enter__(self) -> Planner:
         return self
@@ -104,6 +118,8 @@ class Planner:
             NotFoundError: a volume of another container was removed.
             AlreadyExistsError: a volume is of another driver than was asked for.
         """
+        self._targets = {spec.target for spec in request.specs}
+        self._targets |= {tmpfs_target(text) for text in request.tmpfs}
         planned = [self._planned(spec, spec in request.inherited) for spec in request.specs]
         there = {one.target for one in planned}
         texts = [self._planned_tmpfs(text) for text in request.tmpfs]
@@ -114,8 +130,10 @@ class Planner:
             return Plan(image, tuple(planned), request.warnings)
         user = self._user()
         told = [mount_warnings.with_user(_with_access(one, user), user) for one in planned]
-        warnings = (*request.warnings, *([user.problem] if user.problem else []))
-        return Plan(image, tuple(mount_warnings.with_nested(told)), warnings)
+        if self._base is not None:
+            told = [*mount_warnings.with_hidden(told, self._opened(self._base))]
+        problems = (user.problem,) if user.problem else ()
+        return Plan(image, tuple(self._with_nested(told)), request.warnings, problems)
 
     def _user(self) -> User:
         """As whom the container will run."""
@@ -124,7 +142,7 @@ class Planner:
         try:
             uid, groups = self._store.find_user(self._opened(self._base), self._words)
         except StorageDriversError as error:
-            return User(self._words, None, problem=f"{error.brief}: it will not start like that")
+            return User(self._words, None, problem=mount_problems.told(error))
         return User(self._words or "root", uid, groups)
 
     @contextmanager
@@ -172,8 +190,46 @@ class Planner:
             return self._of_volume(spec, inherited)
         with self._seen_at(spec.target) as there:
             if spec.type is MountType.BIND:
-                return _with_target(self._of_host(spec, there), there)
-            return _with_target(self._of_tmpfs(spec, spec.tmpfs_mode, there), there)
+                return self._of_host(spec, there)
+            return self._of_tmpfs(spec, spec.tmpfs_mode, there)
+
+    def _with_problems(self, planned: PlannedMount, there: There, shown: Shown) -> PlannedMount:
+        """The same mount, and why it cannot be mounted on what the image or the kernel has."""
+        if not self._measured:
+            return planned
+        target = planned.target
+        self._shown[target] = shown
+        if any(target.startswith(f"{one}/") for one in self._targets):
+            return planned  # on what that one shows
+        if there.blocked:
+            found: StorageDriversError | None = mount_problems.file_above(target)
+        elif mount_problems.is_kernels(target):
+            found = mount_problems.at_kernels(target, shown)
+        else:
+            found = _misfit(target, there, shown)
+        return planned if found is None else _with_problem(planned, found)
+
+    def _with_nested(self, planned: Sequence[PlannedMount]) -> Iterator[PlannedMount]:
+        """The same mounts, and what is to be said of those that lie in others.
+
+        Args:
+            planned: in the order in which they are mounted.
+        """
+        for number, one in enumerate(planned):
+            above = [
+                other for other in planned[:number] if one.target.startswith(f"{other.target}/")
+            ]
+            if not above:
+                yield one
+                continue
+            outer = above[-1]
+            said = mount_warnings.nested(one.target, outer)
+            inner = (one.target, self._shown[one.target])
+            problem = mount_problems.nested(inner, outer, self._shown[outer.target])
+            yield one._replace(
+                warnings=(*one.warnings, *([said] if said else [])),
+                problems=(*one.problems, *([problem] if problem else [])),
+            )
 
     # Volumes
 
@@ -184,22 +240,36 @@ class Planner:
         with self.at(spec.target) as there:
             _refuse_file(spec, there)
             fills = self._fills(spec, known, there)
-            owner, warnings = self._owner_in(spec, known, there if fills else There())
+            source = self._source_in(spec, known, there if fills else There())
             planned = PlannedMount(
                 spec,
                 spec.source,
                 creates="volume" if new else "",
                 fills=fills,
                 image=self._content(there),
-                owner=owner,
+                owner=source.owner,
+                problems=source.problems,
             )
-        warnings += mount_warnings.of_volume(planned, known.volume, self._image)
+            planned = self._with_problems(planned, there, source.shown)
+        if fills:  # what was looked at is the image's
+            self._shown[spec.target] = Shown()
+        warnings = mount_warnings.of_volume(planned, known.volume, *self._images(known.volume))
         return planned._replace(warnings=tuple(warnings))
 
-    def _known(self, spec: MountSpec, inherited: bool) -> _Known:
+    def _images(self, volume: Volume | None) -> tuple[str, str]:
+        """How the image is called that filled a volume, if it is another one, and the container's;
+        both are only of interest to who reads the plan.
+        """
+        image, seed = self._image, volume and volume.seed
+        if not self._measured or image is None or not seed or seed == image.id:
+            return "", ""
+        found = image_records.find(self._store.database, "WHERE id = ?", seed)
+        return _called(seed, found[0].names if found else ()), _called(image.id, image.names)
+
+    def _known(self, spec: MountSpec, inherited: bool) -> KnownVolume:
         """What there will be of a volume when this mount's turn comes."""
         if spec.is_anonymous:
-            return _Known(self._store.volumes, spec, None)
+            return KnownVolume(self._store.volumes, spec, None)
         if spec.source not in self._volumes:
             found = None
             try:
@@ -207,7 +277,7 @@ class Planner:
             except NotFoundError:
                 if inherited:
                     raise
-            self._volumes[spec.source] = _Known(self._store.volumes, spec, found)
+            self._volumes[spec.source] = KnownVolume(self._store.volumes, spec, found)
         known = self._volumes[spec.source]
         if spec.driver not in ("", known.driver):
             raise AlreadyExistsError(
@@ -216,71 +286,117 @@ class Planner:
             )
         return known
 
-    def _fills(self, spec: MountSpec, known: _Known, there: There) -> bool:
+    def _fills(self, spec: MountSpec, known: KnownVolume, there: There) -> bool:
         if there.fd is None or spec.no_copy or spec.subpath or not known.keeps or known.is_full():
             return False
         known.full = _has_entries(there.fd)
         return True
 
-    def _owner_in(
-        self, spec: MountSpec, known: _Known, source: There
-    ) -> tuple[Owner | None, list[str]]:
-        """The owner of what will be mounted, and what is to be said if there is nothing.
+    def _source_in(self, spec: MountSpec, known: KnownVolume, filled: There) -> _Source:
+        """What of a volume will be mounted.
 
         Args:
-            source: what it is filled with.
+            filled: with what it is filled.
         """
         if known.mounts:
-            return None if known.is_the_hosts or not known.keeps else source.owner, []
-        if source.owner is not None:
-            known.owner = source.owner
-        if known.volume is None and not spec.subpath:
-            return known.owner, []
-        if known.volume is None:
-            return None, [mount_warnings.no_subpath(spec)]
+            owner = None if known.is_the_hosts or not known.keeps else filled.owner
+            return _Source(owner, Shown(None if spec.subpath else True))
+        if filled.owner is not None:
+            known.owner, known.path = filled.owner, None
+            path = f"/proc/self/fd/{filled.fd}"
+            return _Source(filled.owner, Shown(path=path, read_only=spec.read_only))
+        if known.volume is None and spec.subpath:
+            return _Source(None, Shown(None), (mount_problems.no_subpath(spec),))
         if known.owner is not None and not spec.subpath:
-            return known.owner, []
+            return _Source(known.owner, Shown(path=known.path, read_only=spec.read_only))
+        data = self._store.volumes.data(spec.source)
         try:
-            status = self._status(spec, {spec.source: self._store.volumes.data(spec.source)})
+            status, _ = self._status(spec, {spec.source: data})
         except InvalidMountError as error:
-            return None, [f"{error.brief}: it will not start like that"]
-        return _owner(status), []
+            return _Source(None, Shown(None), (mount_problems.told(error),))
+        shown = Shown(
+            stat.S_ISDIR(status.st_mode),
+            None if spec.subpath else data,  # a symlink may have led there
+            read_only=spec.read_only,
+        )
+        return _Source(_owner(status), shown)
 
-    @staticmethod
-    def _status(spec: MountSpec, paths: Mapping[str, str]) -> os.stat_result:
-        fd = sources.opened(from_spec(spec, spec.source if paths else ""), paths)
+    def _status(
+        self, spec: MountSpec, paths: Mapping[str, str]
+    ) -> tuple[os.stat_result, tuple[str, ...]]:
+        """What is to be mounted, and why it cannot spread as it should."""
+        mount = from_spec(spec, spec.source if paths else "")
+        fd = sources.opened(mount, paths)
         try:
-            return os.fstat(fd)
+            return os.fstat(fd), self._spreading(mount, fd)
         finally:
             os.close(fd)
+
+    def _spreading(self, mount: ContainerMount, fd: int) -> tuple[str, ...]:
+        if self._measured:
+            try:
+                sources.check_spreading(mount, fd)
+            except InvalidMountError as error:
+                return (mount_problems.told(error),)
+        return ()
 
     # Others
 
     def _of_host(self, spec: MountSpec, there: There) -> PlannedMount:
+        status = None
         if spec.create_source and not os.path.lexists(spec.source):
-            owner, creates, status = Owner(os.geteuid(), os.getegid(), _NEW), "directory", None
+            owner, creates = Owner(os.geteuid(), os.getegid(), NEW), "directory"
+            problems = self._made_in(spec)
         else:
-            status = self._status(spec, {})
+            status, problems = self._status(spec, {})
             owner, creates = _owner(status), ""
-        planned = PlannedMount(spec, creates=creates, image=self._content(there), owner=owner)
-        warnings = mount_warnings.of_host(planned, status, there.status, self._store.layers.root)
-        return planned._replace(warnings=tuple(warnings))
+        warnings = mount_warnings.of_host(spec, status, self._store.layers.root)
+        planned = PlannedMount(
+            spec,
+            creates=creates,
+            image=self._content(there),
+            owner=owner,
+            warnings=tuple(warnings),
+            problems=problems,
+        )
+        is_directory = status is None or stat.S_ISDIR(status.st_mode)
+        path = "" if status is None else spec.source
+        return self._with_problems(
+            planned, there, Shown(is_directory, path, read_only=spec.read_only)
+        )
+
+    def _made_in(self, spec: MountSpec) -> tuple[str, ...]:
+        """What is wrong with the directory in which that of the host will be made."""
+        above = spec.source
+        while not os.path.lexists(above):
+            above = os.path.dirname(above)
+        if not self._measured:
+            return ()
+        if not os.path.isdir(above):
+            return (f"{spec.source} cannot be made, {above} is no directory: name another path",)
+        return self._status(spec._replace(source=above), {})[1]
 
     def _of_tmpfs(self, spec: MountSpec, mode: int | None, there: There) -> PlannedMount:
         if mode is None:
             mode = _TMPFS if there.fd is None or there.owner is None else there.owner.mode
-        return PlannedMount(spec, image=self._content(there), owner=Owner(0, 0, mode))
+        planned = PlannedMount(spec, image=self._content(there), owner=Owner(0, 0, mode))
+        shown = Shown(path="", is_tmpfs=True, read_only=spec.read_only)
+        return self._with_problems(planned, there, shown)
 
     def _planned_tmpfs(self, text: str) -> PlannedMount:
-        from storagedrivers.mounts.tmpfs_flag import tmpfs_target
-
+        problem: StorageDriversError | None = None
+        options: list[str] = []
+        try:
+            options = tmpfs_options(text)
+        except InvalidMountError as error:
+            problem = error
+        modes = [one for one in options if one.startswith("mode=")]
         words = text.partition(":")[2]
-        found = _MODE.findall(words)
-        read_only = "ro" in words.split(",")
-        spec = MountSpec(MountType.TMPFS, tmpfs_target(text), read_only=read_only, mode=words)
+        spec = MountSpec(MountType.TMPFS, tmpfs_target(text), read_only="ro" in options, mode=words)
         with self._seen_at(spec.target) as there:
-            planned = self._of_tmpfs(spec, int(found[-1], 8) if found else None, there)
-            return _with_target(planned, there)
+            mode = int(modes[0].removeprefix("mode="), 8) if modes else None
+            planned = self._of_tmpfs(spec, mode, there)
+            return planned if problem is None else _with_problem(planned, problem)
 
     def _content(self, there: There) -> Filled | None:
         if not self._measured or there.status is None:
@@ -290,11 +406,21 @@ class Planner:
         return Filled(1, there.status.st_size if stat.S_ISREG(there.status.st_mode) else 0)
 
 
-def _with_target(planned: PlannedMount, there: There) -> PlannedMount:
-    if not there.blocked:
-        return planned
-    said = f"the image has a file above {planned.target}: it will not start like that"
-    return planned._replace(warnings=(*planned.warnings, said))
+def _misfit(target: str, there: There, shown: Shown) -> StorageDriversError | None:
+    if there.status is None or shown.is_directory in (None, stat.S_ISDIR(there.status.st_mode)):
+        return None
+    return mount_problems.misfit(target, is_directory=bool(shown.is_directory))
+
+
+def _with_problem(planned: PlannedMount, error: StorageDriversError) -> PlannedMount:
+    return planned._replace(problems=(*planned.problems, mount_problems.told(error)))
+
+
+def _called(image: str, names: Sequence[str]) -> str:
+    """An image by its first name as people write it, or the beginning of its id."""
+    from storagedrivers.oci import reference
+
+    return reference.parse(names[0]).familiar if names else image[7:19]
 
 
 def _with_access(planned: PlannedMount, user: User) -> PlannedMount:
@@ -318,71 +444,6 @@ def _refuse_file(spec: MountSpec, there: There) -> None:
         )
 
 
-class _Known:
-    """A volume as it will be when the next mount's turn comes.
-
-    Attributes:
-        volume: as it is now; None where it has to be made.
-        planned: it was part of a mount before.
-        full: whether it will hold something; None where nobody has looked.
-        owner: of its data directory, where the plan gives it one.
-    """
-
-    def __init__(self, store: VolumeStore, spec: MountSpec, volume: Volume | None) -> None:
-        self._store = store
-        self.volume = volume
-        self.planned = False
-        self.full: bool | None = None
-        self.owner = None if volume is not None else Owner(os.geteuid(), os.getegid(), _NEW)
-        described = volume or volume_of(spec, spec.source or "anonymous")
-        self.driver = described.driver
-        if volume is None:
-            _check(store, described)
-        self.mounts = volume_mounting.mounts_of(store, described)
-
-    @property
-    def keeps(self) -> bool:
-        """Whether what is copied into it is there the next time that it is mounted."""
-        return not self.mounts or any(one.type != "tmpfs" for one in self.mounts)
-
-    @property
-    def is_the_hosts(self) -> bool:
-        """Whether it shows a directory of the host, which keeps its owner and mode."""
-        return any({one.type, *one.options} & {"bind", "rbind"} for one in self.mounts)
-
-    def is_full(self) -> bool:
-        """Whether it holds something."""
-        if self.full is None:
-            if self.volume is not None:
-                self.full = not self._store.is_empty(self.volume.name)
-            elif self.is_the_hosts:
-                self.full = _is_full(self.mounts[0].source)
-            else:
-                self.full = False
-        return self.full
-
-
-def volume_of(spec: MountSpec, name: str) -> Volume:
-    """The volume that is made for a mount."""
-    driver = spec.driver or "local"
-    labels, options = dict(spec.labels), dict(spec.options)
-    return Volume(name, driver, time.time(), labels, options, anonymous=spec.is_anonymous)
-
-
-def _check(store: VolumeStore, new: Volume) -> None:
-    """Have its driver refuse what it would refuse when the volume is made."""
-    driver = store.driver_for(new.driver)
-    home = store.home if os.path.isdir(store.home) else store.layers.root
-    driver.check(new.options, driver.size(new.options), Path(home))
-
-
 def _has_entries(fd: int) -> bool:
     with os.scandir(fd) as entries:
         return next(entries, None) is not None
-
-
-def _is_full(path: str) -> bool:
-    try:
-        return bool(os.listdir(path))
-    except OSError:  # whoever mounts it says what is wrong
-        return True

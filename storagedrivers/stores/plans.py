@@ -18,6 +18,9 @@ class Owner(NamedTuple):
     gid: int
     mode: int
 
+    def __str__(self) -> str:
+        return f"{self.uid}:{self.gid}, mode {self.mode:04o}"
+
 
 class User(NamedTuple):
     """As whom a container runs.
@@ -57,6 +60,7 @@ class PlannedMount(NamedTuple):
         writable: whether the container's user can write to it, as far as owner and mode say; None
             where only the start tells.
         warnings: what the user may not expect, a sentence each.
+        problems: why the container will not start, a sentence each with what to do.
     """
 
     spec: MountSpec
@@ -67,6 +71,7 @@ class PlannedMount(NamedTuple):
     owner: Owner | None = None
     writable: bool | None = None
     warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -110,9 +115,11 @@ class PlannedMount(NamedTuple):
         if self.hidden is not None:
             yield f"  hides {_counted(self.hidden)} of the image"
         if self.owner is not None:
-            yield f"  belongs to {self.owner.uid}:{self.owner.gid}, mode {self.owner.mode:04o}"
+            yield f"  belongs to {self.owner}"
         for warning in self.warnings:
             yield f"  warning: {warning}"
+        for problem in self.problems:
+            yield f"  problem: {problem}"
 
     def _what(self) -> str:
         if self.spec.type is MountType.TMPFS:
@@ -130,11 +137,18 @@ class Plan(NamedTuple):
         image: the id of its image; None for an empty root.
         mounts: in the order in which they are mounted.
         warnings: what concerns none of them.
+        problems: likewise; why the container will not start.
     """
 
     image: str | None
     mounts: tuple[PlannedMount, ...]
     warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def can_start(self) -> bool:
+        """Whether nothing is known that keeps the container from starting."""
+        return not self.problems and not any(one.problems for one in self.mounts)
 
     def lines(self) -> Iterator[str]:
         """The plan for people."""
@@ -144,6 +158,8 @@ class Plan(NamedTuple):
             yield from one.lines()
         for warning in self.warnings:
             yield f"warning: {warning}"
+        for problem in self.problems:
+            yield f"problem: {problem}"
 
 
 def _counted(content: Filled) -> str:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from storagedrivers.stores.container_mounts import ContainerMount
     from storagedrivers.stores.volumes import VolumeStore
 
+SPREADING = ("slave", "rslave", "shared", "rshared")
+"""How mounts spread that do."""
+
 _TRIES = 100
 
 
@@ -43,7 +46,7 @@ def make_missing(
         if mount.name or not mount.source or os.path.exists(mount.source):
             continue
         if not mount.create_source:
-            raise _no_source(mount.source)
+            raise _no_source(mount)
         _make(mount.source)
         if warn is not None:
             warn(
@@ -91,7 +94,7 @@ def opened(mount: ContainerMount, paths: Mapping[str, str]) -> int:
         InvalidMountError: it is not there, or lies outside of the volume.
     """
     if not mount.name:
-        return _opened_on_host(mount.source)
+        return _opened_on_host(mount)
     volume = os.open(paths[mount.name], _handle() | os.O_DIRECTORY | os.O_NOFOLLOW)
     if not mount.subpath:
         return volume
@@ -101,25 +104,55 @@ def opened(mount: ContainerMount, paths: Mapping[str, str]) -> int:
         os.close(volume)
 
 
-def _opened_on_host(path: str) -> int:
+def _opened_on_host(mount: ContainerMount) -> int:
+    path = mount.source
     try:
         try:
             return os.open(path, _handle() | os.O_DIRECTORY)  # by which autofs mounts it
         except NotADirectoryError:
             return os.open(path, _handle())
     except FileNotFoundError as error:
-        raise _no_source(path) from error
+        raise _no_source(mount) from error
     except OSError as error:
         raise InvalidMountError(
             f"the bind source path {path} cannot be opened: {os.strerror(error.errno or 0)}"
         ) from error
 
 
-def _no_source(path: str) -> InvalidMountError:
+def _no_source(mount: ContainerMount) -> InvalidMountError:
     """The error for a path of the host that is not there."""
+    short = f"-v {mount.source}:{mount.target}{':ro' if mount.read_only else ''}"
     return InvalidMountError(
-        f'invalid mount config for type "bind": bind source path does not exist: {path}',
-        resolution=f"make it first, or have it made: -v {path}:TARGET",
+        f'invalid mount config for type "bind": bind source path does not exist: {mount.source}',
+        resolution=f"make it first, or have it made: {short}, or bind-create-src with --mount",
+    )
+
+
+def check_spreading(mount: ContainerMount, fd: int) -> None:
+    """Refuse a mount that cannot spread as it should, in Docker's words.
+
+    Args:
+        mount: one of the host.
+        fd: its source, open.
+
+    Raises:
+        InvalidMountError: what the source lies on does not spread.
+    """
+    from storagedrivers.linux import stage
+
+    if mount.propagation not in SPREADING:
+        return
+    found = stage.spreads(fd)
+    if "shared" in mount.propagation and "shared" not in found:
+        kind = "shared"
+    elif "slave" in mount.propagation and not found & {"shared", "master"}:
+        kind = "shared or slave"
+    else:
+        return
+    point = stage.mount_point(os.readlink(f"/proc/self/fd/{fd}"))
+    raise InvalidMountError(
+        f"path {mount.source} is mounted on {point} but it is not a {kind} mount",
+        resolution=f"make it one: mount --make-shared {point}",
     )
 
 

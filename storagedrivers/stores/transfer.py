@@ -39,12 +39,11 @@ from storagedrivers.archive.writer import (
     TarWriter,
 )
 from storagedrivers.errors import ContainerError, MalformedDiffError
-from storagedrivers.linux import copy, syscalls, tree
+from storagedrivers.linux import copy, rooted, tree
 from storagedrivers.model import Limits
 
 Owner = tuple[int, int]
 
-_TRIES = 100
 _KINDS = {
     stat.S_IFREG: REGULAR,
     stat.S_IFDIR: DIRECTORY,
@@ -69,16 +68,7 @@ def open_in_root(root: int, path: str | bytes, flags: int | None = None) -> int:
     """
     if flags is None:
         flags = os.O_RDONLY | os.O_DIRECTORY
-    for _ in range(_TRIES):
-        try:
-            resolve = syscalls.RESOLVE_IN_ROOT
-            return syscalls.openat2(root, path or ".", flags, resolve=resolve)
-        except BlockingIOError:  # EAGAIN: something on the way was renamed meanwhile
-            continue
-    raise ContainerError(
-        f"{os.fsdecode(path)!r} is moved about all the time",
-        resolution="stop the container, and try again",
-    )
+    return rooted.open_in(root, path, flags)
 
 
 @contextmanager

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from storagedrivers.driver import TRASH
-from storagedrivers.linux.tree import measure_tree
+from storagedrivers.errors import StorageDriversError
 
 if TYPE_CHECKING:
+    from storagedrivers.model import Usage
     from storagedrivers.stores.layers import LayerStore
 
 
@@ -79,7 +82,7 @@ class VolumeUsage(NamedTuple):
         limit: how much it may hold, in bytes; None without a limit.
         anonymous: it was made for one container.
         containers: how many use it.
-        bytes: what it takes in the graph root; None where that was not asked for.
+        bytes: what its files take; None where that was not asked for, or they cannot be seen.
         inodes: likewise.
     """
 
@@ -155,12 +158,13 @@ def image_usage(store: LayerStore) -> list[ImageUsage]:
     ]
 
 
-def volume_usage(store: LayerStore, *, walk: bool = False) -> list[VolumeUsage]:
+def volume_usage(
+    store: LayerStore, *, measure: Callable[[str], Usage] | None = None
+) -> list[VolumeUsage]:
     """Every volume, by name.
 
     Args:
-        walk: count what they take, which nobody else has counted. What is mounted in them is
-            elsewhere, and not counted.
+        measure: counts what one takes, which nobody else has counted: ``VolumeStore.usage``.
     """
     rows = store.database.rows(
         "SELECT name, driver, size, anonymous, COUNT(DISTINCT container) FROM volumes"
@@ -171,15 +175,15 @@ def volume_usage(store: LayerStore, *, walk: bool = False) -> list[VolumeUsage]:
         VolumeUsage(name, driver, limit, bool(anonymous), containers)
         for name, driver, limit, anonymous, containers in rows
     ]
-    return [_walked(store, one) for one in found] if walk else found
+    return found if measure is None else [measured(one, measure) for one in found]
 
 
-def _walked(store: LayerStore, volume: VolumeUsage) -> VolumeUsage:
-    try:
-        usage = measure_tree(os.path.join(store.root, "volumes", volume.name))
-    except OSError:  # gone meanwhile, or another user's
-        return volume
-    return volume._replace(bytes=usage.bytes, inodes=usage.inodes)
+def measured(volume: VolumeUsage, measure: Callable[[str], Usage]) -> VolumeUsage:
+    """It with what its files take, if they can be seen."""
+    with suppress(OSError, StorageDriversError):  # gone meanwhile, or it cannot be mounted
+        usage = measure(volume.name)
+        return volume._replace(bytes=usage.bytes, inodes=usage.inodes)
+    return volume
 
 
 def filesystem(store: LayerStore) -> Filesystem:

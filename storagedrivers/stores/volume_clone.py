@@ -2,7 +2,8 @@
 
 On btrfs a snapshot: one moment of the source, at no cost. Elsewhere its files are copied one after
 the other, and share their contents with it where the filesystem can (xfs, btrfs); what is written
-meanwhile may be in the clone or not.
+meanwhile may be in the clone or not. Of a volume that lies in a file, with a filesystem of its own,
+the whole file is shared where that can be and nobody uses the volume.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storagedrivers.errors import VolumeError
+from storagedrivers.errors import InUseError, VolumeError
 from storagedrivers.linux import btrfs, copy, ioctl, syscalls, tree
 from storagedrivers.model import Volume
 from storagedrivers.mounts.names import check_volume_name
@@ -58,20 +59,98 @@ def clone(
     new = old._replace(
         name=check_volume_name(name), created=time.time(), options=options, anonymous=anonymous
     )
-    with volume_mounting.hold(store, old, guarded=True) as held:
+    with _shared_image(store, old) as image:
+
+        def put(made: Volume) -> None:
+            if not _put_image(store, image, made):
+                with _seen(store, old) as data:
+                    _bring(store, old, data, made, say)
+
+        if image is not None:
+            return volume_making.create(store, new, content=put, ready=ready)
+    with _seen(store, old) as data:
+        return volume_making.create(
+            store, new, content=lambda made: _bring(store, old, data, made, say), ready=ready
+        )
+
+
+@contextmanager
+def _seen(store: VolumeStore, volume: Volume) -> Iterator[int]:
+    """The volume's files, open; nobody removes or replaces it meanwhile."""
+    with volume_mounting.hold(store, volume, guarded=True) as held:
         with tree.opened_directory(held.path, follow_symlinks=True) as data:
-            return volume_making.create(
-                store, new, content=lambda made: _bring(store, data, made, say), ready=ready
-            )
+            yield data
 
 
-def _bring(store: VolumeStore, source: int, new: Volume, say: Say | None) -> None:
+@contextmanager
+def _shared_image(store: VolumeStore, volume: Volume) -> Iterator[int | None]:
+    """An open file that has no name and shares all contents of the volume's image; None where it
+    has none, someone uses it, or the filesystem cannot.
+    """
+    image, fd = volume_mounting.image_of(store, volume), None
+    if image is not None:
+        with store.locked(volume.name):
+            store.get(volume.name)
+            with suppress(InUseError):  # a shell may stand in it
+                # What was written is all in the file once it is mounted nowhere.
+                if volume_mounting.unmount_idle(store, volume.name):
+                    fd = _twin(image)
+    try:
+        yield fd
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def _twin(image: Path) -> int | None:
+    source = os.open(image, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        twin = os.open(image.parent, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+        try:
+            ioctl.clone_file(source, twin)
+        except BaseException:
+            os.close(twin)
+            raise
+    except OSError:
+        return None  # then its files are copied
+    finally:
+        os.close(source)
+    return twin
+
+
+def _put_image(store: VolumeStore, twin: int | None, new: Volume) -> bool:
+    """Whether the source's image could take the place of the empty one that the new volume has;
+    it has none where there are quotas now.
+    """
+    image = volume_mounting.image_of(store, new)
+    if image is None or twin is None:
+        return False
+    with tree.opened_directory(image.parent) as directory:
+        # The empty one may still have a loop device, which is about to go.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(IMPORT, flags, 0o600, dir_fd=directory)
+        try:
+            ioctl.clone_file(twin, fd)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(IMPORT, image.name, src_dir_fd=directory, dst_dir_fd=directory)
+        os.fsync(directory)
+    return True
+
+
+def _bring(store: VolumeStore, old: Volume, source: int, new: Volume, say: Say | None) -> None:
     """Put what is in the directory *source* into the new volume."""
+    if say is not None and (place := [option for option in _PLACE if option in old.options]):
+        say(
+            f"the files of {old.name} are mounted from {old.options.get('device')}, and those of"
+            f" {new.name} will lie in the store: it does not get the options {', '.join(place)}"
+        )
     with volume_mounting.hold(store, new) as held:
         if held.path == store.data(new.name) and _snapshot(store, source, new):
             return
         with tree.opened_directory(held.path, follow_symlinks=True) as target:
-            _copy(store, source, target, say)
+            _copy(store, old, source, target, say)
 
 
 def _snapshot(store: VolumeStore, source: int, new: Volume) -> bool:
@@ -95,13 +174,18 @@ def _snapshot(store: VolumeStore, source: int, new: Volume) -> bool:
     return True
 
 
-def _copy(store: VolumeStore, source: int, target: int, say: Say | None) -> None:
+def _why(store: VolumeStore, old: Volume) -> str:
+    image = volume_mounting.image_of(store, old)
+    if image is not None and (twin := _twin(image)) is not None:
+        os.close(twin)
+        return f"volume {old.name} is in use, and only as a whole could it share them"
+    return f"the filesystem of {store.layers.root} cannot share them between two files"
+
+
+def _copy(store: VolumeStore, old: Volume, source: int, target: int, say: Say | None) -> None:
     if say is not None and not _can_share(source, target):
         size = tree.measure_tree(f"/proc/self/fd/{source}/.").bytes
-        say(
-            f"{size} bytes are copied: the filesystem of {store.layers.root} cannot share them"
-            " between two files"
-        )
+        say(f"{size} bytes are copied: {_why(store, old)}")
     try:
         copy.copy_tree(f"/proc/self/fd/{source}", f"/proc/self/fd/{target}")
     except OSError as error:

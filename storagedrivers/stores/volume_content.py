@@ -8,7 +8,7 @@ old.
                                          quota or be mounted: nothing could be renamed into it
             new/                         what is to come
             like/                        empty; has the metadata that the data directory is to get
-            old/, then gone/             what was there before, if it is replaced
+            old/, then gone-<hex>/       what was there before, if it is replaced
 
 Until the row says ``filling`` nothing of it counts, and recovery takes it away. From then on it is
 moved into place entry by entry, and recovery goes on with that. Others may have the volume mounted
@@ -22,7 +22,6 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from storagedrivers.linux import ioctl, syscalls, tree
@@ -41,6 +40,7 @@ IMPORT, OLD = "_import", "_old"
 """A data directory in the making, and one that had to make room; see volume_archive.py."""
 
 _STAGING = ".storagedrivers-"
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _NO_FLAGS = (errno.EINVAL, errno.ENOSYS)  # a filesystem, or a C library, without renameat2(2)
 
 
@@ -220,37 +220,69 @@ def _move_in(place: _Place) -> None:
     """Move what is staged into place: the second half of :func:`put`, also after a kill."""
     store, name = place.store, place.volume.name
     if (staged := _staging(place)) is not None:
-        with suppress(FileNotFoundError), tree.opened_directory(staged, dir_fd=place.data) as fd:
-            _exchange(place, staged, fd)
-            os.fsync(fd)
-            os.fsync(place.data)
+        with _still(place.data, staged) as fd:
+            if fd is not None:
+                _exchange(place, staged, fd)
+                os.fsync(fd)
+                os.fsync(place.data)
     with store.database.transaction() as connection:
         records.set_state(connection, name, "ready")
     _clear(place)
 
 
 def _exchange(place: _Place, staged: str, staging: int) -> None:
-    if "old" in os.listdir(staging):
-        with tree.opened_directory("old", dir_fd=staging) as old:
+    with _still(staging, "old") as old:
+        if old is not None:
             _move(place.data, old, but=staged)
-        os.rename("old", "gone", src_dir_fd=staging, dst_dir_fd=staging)
-    with tree.opened_directory("new", dir_fd=staging) as new:
-        _move(new, place.data)
-    if not _is_the_hosts(place):
-        with tree.opened_directory("like", dir_fd=staging) as like:
-            be_like(like, place.data)
+            gone = f"gone-{os.urandom(8).hex()}"
+            with suppress(FileNotFoundError):
+                os.rename("old", gone, src_dir_fd=staging, dst_dir_fd=staging)
+    with _still(staging, "new") as new:
+        if new is not None:
+            _move(new, place.data)
+    # A directory of the host keeps its owner and its mode.
+    if not volume_mounting.shows_host(place.store, place.volume):
+        with _still(staging, "like") as like:
+            if like is not None:
+                be_like(like, place.data)
+
+
+@contextmanager
+def _still(parent_fd: int, name: str) -> Iterator[int | None]:
+    """What was staged, open; None where a container that has the volume mounted took it away, or
+    put something else there: then there is nothing left to move.
+    """
+    try:
+        fd = os.open(
+            name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd
+        )
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
+        yield None
+        return
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _move(source: int, target: int, *, but: str = "") -> None:
     for name in sorted(os.listdir(source)):
         if name != but:
             try:
-                _rename(source, target, name)
-            except (FileExistsError, FileNotFoundError):
-                continue  # others were at it just now
-            except PermissionError:
-                _unprotect(source, name)
-                _rename(source, target, name)
+                _move_one(source, target, name)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, *_GONE):
+                    raise  # else others were at it just now
+
+
+def _move_one(source: int, target: int, name: str) -> None:
+    try:
+        _rename(source, target, name)
+    except PermissionError:
+        _unprotect(source, name)
+        _rename(source, target, name)
 
 
 def _rename(source: int, target: int, name: str) -> None:
@@ -278,15 +310,6 @@ def _unprotect(directory: int, name: str) -> None:
             os.close(fd)
 
 
-def _is_the_hosts(place: _Place) -> bool:
-    """Whether the volume is a directory of the host, which keeps its owner and its mode."""
-    driver = place.store.driver_for(place.volume.driver)
-    mounts = driver.mounts(place.volume, Path(place.store.directory(place.volume.name)))
-    return any(
-        one.type in ("bind", "rbind") or {"bind", "rbind"} & {*one.options} for one in mounts
-    )
-
-
 def _staging(place: _Place) -> str | None:
     """The name in the data directory that the mark says; None where there is no mark."""
     try:
@@ -301,10 +324,19 @@ def _clear(place: _Place) -> None:
     """Take away what is staged, and the mark."""
     if (staged := _staging(place)) is not None:
         with _keeping_times(place.data):
-            tree.remove_tree(place.data, staged)
+            _remove_staged(place.data, staged)
         os.fsync(place.data)
     with suppress(FileNotFoundError):
         os.unlink(MARK, dir_fd=place.directory)
+
+
+def _remove_staged(data: int, staged: str) -> None:
+    try:
+        tree.remove_tree(data, staged)
+    except OSError as error:
+        # A container that goes on filling it may keep what it has put there.
+        if error.errno != errno.ENOTEMPTY:
+            raise
 
 
 def _settle(place: _Place) -> None:

@@ -15,8 +15,8 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,10 +28,12 @@ from storagedrivers.errors import (
     VolumeError,
 )
 from storagedrivers.linux import mount, syscalls
+from storagedrivers.linux.mountinfo import is_below, read_mountinfo
 from storagedrivers.model import Mount, Volume
+from storagedrivers.stores import locks
 from storagedrivers.stores import volume_records as records
 from storagedrivers.stores.mounts import is_mounted, make_private_directory
-from storagedrivers.volume_driver import LOOP
+from storagedrivers.volume_driver import DATA, LOOP
 
 if TYPE_CHECKING:
     from storagedrivers.stores.volumes import VolumeStore
@@ -67,19 +69,29 @@ def hold(store: VolumeStore, volume: Volume, *, guarded: bool = False) -> HeldVo
     """See :meth:`VolumeStore.hold`.
 
     Args:
-        guarded: nobody is to remove or replace it meanwhile, also where it has no mounts.
+        guarded: nobody is to remove or replace it meanwhile, also where it has no mounts. Whoever
+            has its lock all the time needs none.
     """
     data = store.data(volume.name)
     mounts = mounts_of(store, volume)
+    if store.database.is_fixed:  # so nobody removes or replaces it, and nobody can mount it
+        if mounts:
+            raise VolumeError(
+                f"volume {volume.name} is seen only when it is mounted, and the store at"
+                f" {store.layers.root} cannot be changed",
+                resolution="mount the filesystem of the store for writing, or a copy of it",
+            )
+        return HeldVolume(data)
     if not (mounts or guarded):
         return HeldVolume(data)
+    makes = store.has_lock(volume.name)
     with store.locked(volume.name):
-        if records.any_of(store.database, volume.name) is None:
-            store.get(volume.name)  # says that it is gone
+        if not makes or records.state(store.database, volume.name) != "creating":
+            store.get(volume.name)  # says that it is gone, or about to go
         fd = _opened(store, volume.name)
         try:
             if _is_idle(fd):
-                _tidy(volume.name, data, reuse=len(mounts) == 1)
+                _tidy(store, volume.name, data, reuse=len(mounts) == 1)
             syscalls.flock(fd, syscalls.LOCK_SH)
             if mounts and not is_mounted(data):
                 _mount(volume, mounts, data)
@@ -128,13 +140,13 @@ def unmount_idle(store: VolumeStore, name: str) -> bool:
     """
     data = store.data(name)
     if not os.path.lexists(_user_path(store.layers.run_root, name)):
-        _tidy(name, data, reuse=False)
+        _tidy(store, name, data, reuse=False)
         return True
     fd = _opened(store, name)
     try:
         if not _is_idle(fd):
             return False
-        _tidy(name, data, reuse=False)
+        _tidy(store, name, data, reuse=False)
         with suppress(FileNotFoundError):
             os.unlink(_user_path(store.layers.run_root, name))
         return True
@@ -147,13 +159,41 @@ def unmount_all_idle(store: VolumeStore) -> list[str]:
     directory = os.path.join(store.layers.run_root, "volumes")
     names = os.listdir(directory) if os.path.isdir(directory) else []
     unmounted = []
-    for name in names:
-        if is_held(store.layers.run_root, name):
+    for name in dict.fromkeys([*names, *_mounted(store)]):
+        if is_held(store.layers.run_root, name) or running(store, name):
             continue
         with suppress(StorageDriversError), store.locked(name, timeout=0):  # in use, or no name
             if unmount_idle(store, name):
                 unmounted.append(name)
     return unmounted
+
+
+def _mounted(store: VolumeStore) -> list[str]:
+    """The names of the volumes that are mounted, whoever did it from whatever run root."""
+    home = os.path.realpath(store.home)
+    points = [os.path.split(entry.mountpoint) for entry in read_mountinfo()]
+    return [
+        os.path.basename(above)
+        for above, name in points
+        if name == DATA and os.path.dirname(above) == home
+    ]
+
+
+_USERS = """
+    SELECT DISTINCT containers.id, containers.name, containers.layer FROM container_volumes
+    JOIN containers ON containers.id = container_volumes.container WHERE volume = ?
+"""
+
+
+def running(store: VolumeStore, name: str) -> list[str]:
+    """The names of the containers that use a volume and run, from whatever run root."""
+    found, mounts = [], store.layers.mount_table
+    for container, its_name, layer in store.database.rows(_USERS, name):
+        directory = os.path.join(store.layers.run_root, "containers", container)
+        # Without its monitor, or from another run root, one that runs is only seen to be mounted.
+        if locks.is_locked(os.path.join(directory, "monitor")) or mounts.living(layer):
+            found.append(its_name)
+    return found
 
 
 def _user_path(run_root: str, name: str) -> str:
@@ -215,7 +255,7 @@ def _refused(volume: Volume, value: Mount, error: OSError) -> VolumeError:
     )
 
 
-def _tidy(name: str, data: str, *, reuse: bool) -> None:
+def _tidy(store: VolumeStore, name: str, data: str, *, reuse: bool) -> None:
     """Unmount what a process that was killed has left.
 
     Args:
@@ -227,6 +267,8 @@ def _tidy(name: str, data: str, *, reuse: bool) -> None:
         except UnmountError as error:
             if error.errno != errno.EBUSY:
                 raise
+            if _detached(store, name, data):
+                continue
             if reuse:
                 return
             from storagedrivers.linux import busy
@@ -237,3 +279,68 @@ def _tidy(name: str, data: str, *, reuse: bool) -> None:
                 holders=users,
                 resolution="end what uses it" if users else busy.INVISIBLE,
             ) from error
+
+
+def _detached(store: VolumeStore, name: str, data: str) -> bool:
+    """Whether what kept a directory of the host busy were only mounts below it, which came along
+    with it or later, and it is gone with them.
+    """
+    from storagedrivers.linux import busy
+    from storagedrivers.linux.holders import Holder
+
+    volume = records.any_of(store.database, name)
+    if volume is None or not shows_host(store, volume):
+        return False
+    point = os.path.realpath(data)
+    below = [
+        entry.mountpoint
+        for entry in read_mountinfo()
+        if entry.mountpoint != point and is_below(entry.mountpoint, point)
+    ]
+    if not below or any(isinstance(user, Holder) for user in busy.find_users(point)):
+        return False
+    # Else the host's own mounts would go with them.
+    syscalls.mount(None, point, None, syscalls.MS_SLAVE | syscalls.MS_REC, None)
+    mount.unmount(data, detach=True)  # of all at once, so that nobody finds a part of it
+    return True
+
+
+def forgets(store: VolumeStore, volume: Volume) -> bool:
+    """Whether what the volume holds is gone as soon as nobody uses it."""
+    mounts = mounts_of(store, volume)
+    return bool(mounts) and mounts[-1].type in ("tmpfs", "ramfs")
+
+
+def image_of(store: VolumeStore, volume: Volume) -> Path | None:
+    """The file in a volume's directory that has its files in a filesystem of its own."""
+    mounts = mounts_of(store, volume)
+    if len(mounts) != 1 or LOOP not in mounts[0].options:
+        return None
+    path = Path(mounts[0].source)
+    return path if path.parent == Path(store.directory(volume.name)) else None
+
+
+@contextmanager
+def seen_in_image(store: VolumeStore, volume: Volume, image: Path) -> Iterator[int]:
+    """The filesystem in another image for a volume, open and mounted nowhere."""
+    from storagedrivers.linux import loop
+
+    (value,) = mounts_of(store, volume)
+    options = tuple(option for option in value.options if option != LOOP)
+    with loop.loop_device(image) as device:
+        fd = mount.open_view([value._replace(source=device, options=options)])
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def shows_host(store: VolumeStore, volume: Volume) -> bool:
+    """Whether the volume's files are a directory of the host's, by a bind mount."""
+    try:
+        mounts = mounts_of(store, volume)
+    except StorageDriversError:  # its driver is gone, or a host has no address
+        return False
+    return any(
+        one.type in ("bind", "rbind") or {"bind", "rbind"} & {*one.options} for one in mounts
+    )

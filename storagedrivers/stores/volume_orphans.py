@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from storagedrivers.errors import StorageDriversError
+from storagedrivers.errors import InUseError, StorageDriversError
 from storagedrivers.linux import tree
 from storagedrivers.mounts.names import check_volume_name
 from storagedrivers.stores import locks, volume_mounting
@@ -101,8 +101,19 @@ def collect(volumes: VolumeStore, orphan: Orphan) -> None:
         with suppress(FileNotFoundError), tree.opened_directory(volumes.home) as fd:
             tree.remove_tree(fd, orphan.owner)
         return
+    if orphan.kind is Kind.VOLUME_MOUNT:
+        _unmount(volumes, orphan.owner)
+        return
     problems = volumes.layers.problems
     before = len(problems)
     volume_removal.finish(volumes, orphan.owner)
     if len(problems) > before:
         raise OSError(problems.pop())
+
+
+def _unmount(volumes: VolumeStore, name: str) -> None:
+    if users := volume_mounting.running(volumes, name):
+        raise InUseError(f"volume {name} is in use", holders=users)
+    with volumes.locked(name):
+        if not volume_mounting.unmount_idle(volumes, name):
+            raise InUseError(f"volume {name} is in use by another process")

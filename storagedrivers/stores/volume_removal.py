@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,25 +17,35 @@ from storagedrivers.errors import (
 )
 from storagedrivers.linux import btrfs, tree
 from storagedrivers.model import Volume
+from storagedrivers.mounts.names import check_volume_name
 from storagedrivers.stores import locks, volume_mounting
 from storagedrivers.stores import volume_records as records
 from storagedrivers.stores.locks import TIMEOUT
+from storagedrivers.stores.mounts import is_mounted
 from storagedrivers.volume_driver import DATA
 
 if TYPE_CHECKING:
     from storagedrivers.stores.volumes import VolumeStore
+
+Say = Callable[[str], object]
 
 KEEP = "keep"
 """The label of volumes that :func:`prune` never takes."""
 
 
 def remove(
-    store: VolumeStore, volume: Volume, *, force: bool = False, timeout: float = TIMEOUT
+    store: VolumeStore,
+    volume: Volume,
+    *,
+    force: bool = False,
+    say: Say | None = None,
+    timeout: float = TIMEOUT,
 ) -> None:
     """Remove this volume, and not one that has got its name meanwhile.
 
     Args:
         force: also where its driver is not installed any more.
+        say: told in a sentence what such a driver leaves behind.
         timeout: seconds to wait for who works on it.
     """
     name = volume.name
@@ -48,16 +58,19 @@ def remove(
         with store.database.transaction() as connection:
             refuse_used(name, records.users_within(connection, name))
             records.set_state(connection, name, "removing")
-        discard(store, name, force=force)
+        discard(store, name, force=force, say=say)
 
 
 def _unmount(store: VolumeStore, name: str) -> None:
     refuse_used(name, records.users(store.database, name))
     if not volume_mounting.unmount_idle(store, name):
-        raise InUseError(
-            f"volume {name} is in use by another process",
-            resolution="wait for it, or end it",
-        )
+        raise _in_use(name)
+
+
+def _in_use(name: str) -> InUseError:
+    return InUseError(
+        f"volume {name} is in use by another process", resolution="wait for it, or end it"
+    )
 
 
 def refuse_used(name: str, users: Iterable[str]) -> None:
@@ -67,27 +80,41 @@ def refuse_used(name: str, users: Iterable[str]) -> None:
         InUseError: one does; names them.
     """
     if names := [*users]:
-        raise InUseError(
+        error = InUseError(
             f"volume {name} is in use by {_counted(names)}",
             holders=names,
-            resolution=f"remove them first: storagedrivers container rm {' '.join(names)}",
+            resolution=f"remove {'them' if len(names) > 1 else 'it'} first:"
+            f" storagedrivers container rm {' '.join(names)}",
         )
+        error.details = None  # the sentence has the names
+        raise error
 
 
 def _counted(names: list[str]) -> str:
     return f"container{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
-def discard(store: VolumeStore, name: str, *, force: bool = False) -> None:
-    """Remove what a volume has on the disk, then its row; whoever calls holds its lock."""
+def discard(store: VolumeStore, name: str, *, force: bool = False, say: Say | None = None) -> None:
+    """Remove what a volume has on the disk, then its row; whoever calls holds its lock.
+
+    Args:
+        force, say: as for :func:`remove`.
+    """
     found = records.any_of(store.database, name)
     if found is None:
         return
     directory = Path(store.directory(name))
     if directory.is_dir():
-        volume_mounting.unmount_idle(store, name)
-        with suppress(*((DriverError,) if force else ())):
+        if not volume_mounting.unmount_idle(store, name) and is_mounted(store.data(name)):
+            raise _in_use(name)
+        try:
             driver = store.driver_for(found.driver)
+        except DriverError:
+            if not force:
+                raise
+            if say is not None:
+                say(_left(found))
+        else:
             driver.unlimit(found, directory / DATA)
             driver.remove(found, directory)
     delete_directory(store, name)
@@ -95,10 +122,27 @@ def discard(store: VolumeStore, name: str, *, force: bool = False) -> None:
         connection.execute("DELETE FROM volumes WHERE name = ?", (name,))
 
 
+def _left(volume: Volume) -> str:
+    """What is said of a volume that goes without its driver."""
+    options = " ".join(f"{name}={value}" for name, value in volume.options.items())
+    return (
+        f"volume {volume.name} is only forgotten: its driver {volume.driver} is not there to remove"
+        f" what it keeps outside of the store; its options were {options or 'none'}"
+    )
+
+
 def delete_directory(store: VolumeStore, name: str) -> None:
-    """Delete a volume's directory; one that is not there is no error."""
+    """Delete a volume's directory, or what is there instead; nothing there is no error.
+
+    Raises:
+        VolumeError: no volume can have this name, so it may lead to something else.
+    """
+    check_volume_name(name)
     with suppress(FileNotFoundError), tree.opened_directory(store.home) as home:
-        with suppress(FileNotFoundError), tree.opened_directory(name, dir_fd=home) as fd:
+        with (
+            suppress(FileNotFoundError, NotADirectoryError),
+            tree.opened_directory(name, dir_fd=home) as fd,
+        ):
             for entry in os.listdir(fd):
                 delete_data(fd, entry)
         tree.remove_tree(home, name)
@@ -154,21 +198,47 @@ def _may_go(store: VolumeStore, volume: Volume, *, all: bool) -> bool:  # noqa: 
 
 def finish(store: VolumeStore, name: str) -> None:
     """Finish what a process that was killed had begun with a volume."""
-    lock = locks.try_lock(store.lock_path(name))
-    if lock is None:
-        return  # someone is at it
+    lock = None
     finished = False
     try:
+        lock = locks.try_lock(store.lock_path(check_volume_name(name)))
+        if lock is None:
+            return  # someone is at it
         with store.holding(name):
             _finish(store, name)
         finished = True
     except (StorageDriversError, OSError) as error:
         store.layers.problems.append(f"volume {name} could not be finished: {error}")
     finally:
-        if finished:
-            lock.release()
-        else:
+        if lock is not None:
+            (lock.release if finished else lock.leave)()
+
+
+def release_left(store: VolumeStore, name: str) -> None:
+    """Take away the lock that a failure has left, where there is nothing to be finished."""
+    with suppress(OSError, StorageDriversError):
+        lock = locks.try_lock(store.lock_path(name))
+        if lock is None:
+            return  # the next who has it already
+        try:
+            settled = _is_settled(store, name)
+        except BaseException:
             lock.leave()
+            raise
+        (lock.release if settled else lock.leave)()
+
+
+def _is_settled(store: VolumeStore, name: str) -> bool:
+    """Whether a volume is there as a whole, or not at all."""
+    state, directory = records.state(store.database, name), store.directory(name)
+    if state is None:
+        return not os.path.lexists(directory)
+    return state == "ready" and not _staged(os.listdir(directory))
+
+
+def _staged(entries: Iterable[str]) -> list[str]:
+    """What of a volume's directory was on its way in."""
+    return [entry for entry in entries if entry.startswith("_") and entry != DATA]
 
 
 def _finish(store: VolumeStore, name: str) -> None:
@@ -197,6 +267,5 @@ def _settle(store: VolumeStore, name: str) -> None:
 def delete_staged(store: VolumeStore, name: str) -> None:
     """Delete what was on its way into a volume: all beside its data that begins with ``_``."""
     with tree.opened_directory(store.directory(name)) as fd:
-        for entry in os.listdir(fd):
-            if entry.startswith("_") and entry != DATA:
-                delete_data(fd, entry)
+        for entry in _staged(os.listdir(fd)):
+            delete_data(fd, entry)

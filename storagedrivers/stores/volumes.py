@@ -23,9 +23,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from storagedrivers.errors import NotFoundError
+from storagedrivers.errors import NotFoundError, VolumeError
 from storagedrivers.model import Volume
-from storagedrivers.mounts.names import check_volume_name
+from storagedrivers.mounts.names import check_volume_name, is_volume_name
 from storagedrivers.stores import locks
 from storagedrivers.stores import volume_records as records
 
@@ -82,7 +82,7 @@ class VolumeStore:
         Raises:
             NotFoundError: there is none.
         """
-        return records.get(self.database, name)
+        return records.get(self.database, _text(name, "the name of a volume"))
 
     def users(self, name: str) -> list[str]:
         """The names of the containers that use it, the oldest first."""
@@ -94,7 +94,7 @@ class VolumeStore:
         Raises:
             VolumeError: no volume can have this name.
         """
-        return os.path.join(self.home, check_volume_name(name))
+        return os.path.join(self.home, _checked(name))
 
     def data(self, name: str) -> str:
         """The directory with its files; where they are mounted only while it is in use."""
@@ -135,32 +135,37 @@ class VolumeStore:
         from storagedrivers.stores import volume_making
 
         new = Volume(
-            os.urandom(32).hex() if name is None else check_volume_name(name),
-            driver,
+            os.urandom(32).hex() if name is None else _checked(name),
+            _text(driver, "the name of a volume driver"),
             time.time(),
-            dict(labels or {}),
-            dict(options or {}),
-            size,
+            _texts(labels, "label"),
+            _texts(options, "option"),
+            _bytes(size),
             anonymous,
         )
         return volume_making.create(self, new)
 
     # Removing
 
-    def remove(self, name: str, *, force: bool = False) -> None:
+    def remove(
+        self, name: str, *, force: bool = False, say: Callable[[str], object] | None = None
+    ) -> None:
         """Remove it with all that it holds.
 
         Args:
-            force: one that is not there is no error, nor one whose driver is not there.
+            force: one that is not there is no error, nor one whose driver is not installed any
+                more: it is forgotten, and what the driver keeps elsewhere stays.
+            say: told in a sentence what stays.
 
         Raises:
             NotFoundError: there is none.
+            DriverNotFoundError, DriverLoadError: its driver is not there.
             InUseError: containers use it, or a process does; names them.
         """
         from storagedrivers.stores import volume_removal
 
         try:
-            volume_removal.remove(self, self.get(name), force=force)
+            volume_removal.remove(self, self.get(name), force=force, say=say)
         except NotFoundError:
             if not force:
                 raise
@@ -189,7 +194,8 @@ class VolumeStore:
     # Using
 
     def hold(self, name: str) -> HeldVolume:
-        """Have it mounted as long as the result is not released, and this process lives.
+        """Have it mounted as long as the result is not released, and this process lives; nobody
+        removes it meanwhile.
 
         Raises:
             NotFoundError: there is none.
@@ -197,7 +203,8 @@ class VolumeStore:
         """
         from storagedrivers.stores import volume_mounting
 
-        return volume_mounting.hold(self, self.get(name))
+        guarded = not self.database.read_only
+        return volume_mounting.hold(self, self.get(name), guarded=guarded)
 
     @contextmanager
     def used(self, name: str) -> Iterator[Path]:
@@ -236,11 +243,19 @@ class VolumeStore:
 
         return volume_archive.export(self, name, write)
 
-    def import_(self, name: str, stream: BinaryIO, *, digest: str | None = None) -> Volume:
+    def import_(
+        self,
+        name: str,
+        stream: BinaryIO,
+        *,
+        digest: str | None = None,
+        warn: Callable[[str], object] | None = None,
+    ) -> Volume:
         """Make a volume of a tar, or have that take the place of what one holds: all or nothing.
 
         Args:
             digest: what the tar must have.
+            warn: told what of it could not be kept, a sentence each.
 
         Raises:
             DiffError: the tar is no good, or another one.
@@ -248,7 +263,7 @@ class VolumeStore:
         """
         from storagedrivers.stores import volume_archive
 
-        return volume_archive.import_(self, name, stream, digest=digest)
+        return volume_archive.import_(self, name, stream, digest=digest, warn=warn)
 
     def clone(
         self, source: str, name: str, *, say: Callable[[str], object] | None = None
@@ -256,7 +271,8 @@ class VolumeStore:
         """Make a volume with what another one holds; where the filesystem can, it costs nothing.
 
         Args:
-            say: told in a sentence what it costs, before anything is copied that cannot be shared.
+            say: told in a sentence what it costs, before anything is copied that cannot be shared;
+                and where the files of the source lie elsewhere, that those of the clone do not.
 
         Raises:
             NotFoundError: there is no such source.
@@ -264,10 +280,14 @@ class VolumeStore:
         """
         from storagedrivers.stores import volume_clone
 
-        return volume_clone.clone(self, source, name, say=say)
+        return volume_clone.clone(self, source, _checked(name), say=say)
 
     def usage(self, name: str) -> Usage:
-        """What it takes on the disk."""
+        """What its files take, wherever they lie.
+
+        Raises:
+            NotFoundError, VolumeError: as :meth:`hold` does.
+        """
         from storagedrivers.stores import volume_content
 
         return volume_content.usage(self, name)
@@ -287,17 +307,27 @@ class VolumeStore:
         Raises:
             LockTimeoutError: someone else had it all the time; names the process.
         """
-        if (get_ident(), name) in self._held:
+        if (get_ident(), _text(name, "the name of a volume")) in self._held:
             yield
             return
-        with self.layers.locked(
-            f"{locks.VOLUME}{check_volume_name(name)}",
-            what=f"volume {name}",
-            timeout=timeout,
-            leave=(OSError,),  # a full disk: the next who opens the store looks what is to be done
-        ):
-            with self.holding(name):
-                yield
+        try:
+            with self.layers.locked(
+                f"{locks.VOLUME}{check_volume_name(name)}",
+                what=f"volume {name}",
+                timeout=timeout,
+                leave=(OSError,),  # a full disk: the next who opens the store finishes it
+            ):
+                with self.holding(name):
+                    yield
+        except OSError:
+            from storagedrivers.stores import volume_removal
+
+            volume_removal.release_left(self, name)
+            raise
+
+    def has_lock(self, name: str) -> bool:
+        """Whether this thread has the volume's lock."""
+        return (get_ident(), name) in self._held
 
     @contextmanager
     def holding(self, name: str) -> Iterator[None]:
@@ -330,8 +360,45 @@ class VolumeStore:
             names += [
                 one.removeprefix(locks.VOLUME) for one in found if one.startswith(locks.VOLUME)
             ]
-        for name in dict.fromkeys(names):
+        for name in filter(is_volume_name, dict.fromkeys(names)):  # anyone may have named a file
             from storagedrivers.stores import volume_removal
 
             volume_removal.finish(self, name)
         self.unmount_idle()
+
+
+def _checked(name: str) -> str:
+    return check_volume_name(_text(name, "the name of a volume"))
+
+
+def _text(value: object, what: str) -> str:
+    """Return *value* if it is a text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Volume):
+        raise VolumeError(f"{what} is a text, and not the volume", resolution="give its name")
+    raise VolumeError(f"{what} is a text, and not {value!r}", resolution="give a text")
+
+
+def _texts(pairs: Mapping[str, str] | None, what: str) -> dict[str, str]:
+    """A copy of labels or options."""
+    if pairs is None:
+        return {}
+    if not isinstance(pairs, Mapping):
+        raise VolumeError(
+            f"the {what}s of a volume are a mapping, and not {pairs!r}",
+            resolution='write {"name": "value"}',
+        )
+    return {
+        _text(name, f"the name of a {what}"): _text(value, f"the {what} {name!r}")
+        for name, value in pairs.items()
+    }
+
+
+def _bytes(size: int | None) -> int | None:
+    if size is None or (isinstance(size, int) and not isinstance(size, bool)):
+        return size
+    raise VolumeError(
+        f"the size of a volume is a number of bytes, and not {size!r}",
+        resolution="storagedrivers.mounts.sizes.parse_size makes one of a text such as 64m",
+    )

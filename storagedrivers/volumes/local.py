@@ -94,6 +94,14 @@ class Local(VolumeDriver):
 
             sizes.enforce(volume, directory)
 
+    def beside(self, volume: Volume, directory: Path) -> bool:
+        """Another image of the volume's size."""
+        if volume.size is None or "type" in volume.options:
+            return False
+        from storagedrivers.volumes import sizes
+
+        return sizes.make_image(volume.size, directory)
+
     def mounts(self, volume: Volume, directory: Path) -> tuple[Mount, ...]:
         """What the options say, or the filesystem in the volume's image."""
         if "type" in volume.options:

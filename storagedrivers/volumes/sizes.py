@@ -144,6 +144,15 @@ def _refused(reason: str, numbers: tuple[int, ...], action: Callable[[], object]
 # A filesystem of its own
 
 
+def make_image(size: int, directory: Path) -> bool:
+    """Make an image for content that is to take the place of a volume's; whether it could."""
+    try:
+        _by_image(size, directory)
+    except _NotHereError:
+        return False
+    return True
+
+
 def _by_image(size: int, directory: Path) -> None:
     """Make a file that holds an empty ext4 with as much room as was asked for."""
     import shutil
@@ -167,12 +176,42 @@ def _make_filesystem(program: str, image: Path, size: int) -> None:
     whole = _rounded(size + max(size // 20, 8 << 20))
     for _ in range(_ATTEMPTS):
         os.truncate(image, 0)
-        os.truncate(image, whole)
+        _extend(image, whole, size)
         _run(program, image)
         missing = size - _prepare(image)
         if abs(missing) <= max(size // 64, 16 * _BLOCK):
             return
         whole = _rounded(whole + missing)
+
+
+def _extend(image: Path, whole: int, size: int) -> None:
+    """Have the file *whole* bytes, which are holes."""
+    try:
+        os.truncate(image, whole)
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        largest = _largest(image, whole)
+        raise VolumeError(
+            f"a volume of {size} bytes is too large: it lies in a file, and no file here can have"
+            f" more than {largest} bytes",
+            resolution=f"give it {largest * 15 // 16 >> 20}m at most, or leave the size out",
+        ) from error
+
+
+def _largest(image: Path, too_large: int) -> int:
+    """How large the file can be, to a block; its filesystem says so in no other way."""
+    low, high = 0, too_large
+    while high - low > _BLOCK:
+        middle = _rounded((low + high) // 2)
+        try:
+            os.truncate(image, middle)
+            low = middle
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            high = middle
+    return low
 
 
 def _rounded(size: int) -> int:

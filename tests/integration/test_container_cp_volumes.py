@@ -14,7 +14,7 @@ from mounted import MountRunner, bind, mounted, tmpfs, volume
 from running import busybox_image, remove_containers
 from stored import DRIVERS, clean
 
-from storagedrivers.errors import ContainerError, InvalidMountError
+from storagedrivers.errors import ContainerError, InvalidMountError, NotFoundError
 from storagedrivers.linux.mountinfo import read_mountinfo
 from storagedrivers.storage import Storage
 from storagedrivers.stores.containers import Container
@@ -131,6 +131,50 @@ def test_an_export_has_no_volumes(storage: Storage, container: Container, host: 
     with tarfile.open(fileobj=out) as archive:
         assert "v/copied" not in archive.getnames()
         assert not [one for one in archive.getnames() if "of the host" in one]
+
+
+def test_what_is_in_a_tmpfs(storage: Storage, tmp_path: Path) -> None:
+    """Only processes of the container see it; what is mounted in it, and beside it, is copied."""
+    (tmp_path / "file").write_text("x")
+    made = MountRunner(storage, "").create(
+        "sleep 1000",
+        *(tmpfs("/t"), volume("vol", "/v"), volume("vol", "/t/vol")),
+        Runtime=None,
+        Tmpfs=["/more/:size=1m"],
+    )
+    _refuse_all(storage, made, tmp_path, "copy to another place")
+    with pytest.raises(NotFoundError):  # the image's, as long as nothing hides it
+        storage.containers.copy_out(made.id, "/t/new", tmp_path)
+
+    storage.runtime.start(made.id)
+    Path(storage.volumes.data("vol"), "link").symlink_to("/t")
+    _refuse_all(storage, made, tmp_path, f"storagedrivers exec -i {made.name} tar -x -C /")
+    for path in (*IN_TMPFS, "/v/link/new"):
+        with pytest.raises(ContainerError, match=r"is in the tmpfs at /") as caught:
+            storage.containers.copy_out(made.id, path, tmp_path / "out")
+        assert f"storagedrivers exec {made.name} tar -c {path}" in str(caught.value.resolution)
+    with pytest.raises(ContainerError, match=r"is in the tmpfs at /t"):
+        storage.containers.copy_in(made.id, tmp_path / "file", "/v/link")
+
+    storage.containers.copy_out(made.id, "/v/link", tmp_path / "link")
+    assert os.readlink(tmp_path / "link") == "/t"
+    storage.containers.copy_in(made.id, tmp_path / "file", "/t/vol/new")
+    storage.containers.copy_in(made.id, tmp_path / "file", "/tx")
+    storage.containers.copy_out(made.id, "/v/link/vol/new", tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "x"
+    with storage.containers.opened(made.id) as root:
+        assert "new" not in os.listdir(f"/proc/self/fd/{root}/t")
+
+
+IN_TMPFS = ("/t/new", "/t/", "/t/../t", "/more/new", "/more")
+
+
+def _refuse_all(storage: Storage, container: Container, directory: Path, advice: str) -> None:
+    for path in IN_TMPFS:
+        for source in (directory / "file", io.BytesIO(_tar())):
+            with pytest.raises(ContainerError, match="is in the tmpfs at /") as caught:
+                storage.containers.copy_in(container.id, source, path)
+            assert advice in str(caught.value.resolution)
 
 
 def test_hard_links_across_mounts(storage: Storage, tmp_path: Path) -> None:

@@ -259,9 +259,12 @@ def test_one_is_filled_once(storage: Storage) -> None:
     storage.containers.create("second", mounts=["db:/data"])
     assert Path(storage.volumes.data("db"), "a").read_text() == "mine"
     (warning,) = storage.containers.plan("second", mounts=["db:/data"]).mounts[0].warnings
-    assert f"image {first[7:19]}" in warning
-    assert f"that of {second[7:19]}" in warning
+    assert "content of image first:latest," in warning
+    assert "that of second:latest" in warning
     assert storage.containers.plan("first", mounts=["db:/data"]).mounts[0].warnings == ()
+    storage.images.import_(io.BytesIO(IMAGE), name="first")  # the other one has none any more
+    (warning,) = storage.containers.plan(second, mounts=["db:/data"]).mounts[0].warnings
+    assert f"content of image {first[7:19]}," in warning
     storage.volumes.create("hidden")
     Path(storage.volumes.data("hidden"), ".keep").touch()
     storage.containers.create("base", mounts=["hidden:/data"])
@@ -546,14 +549,10 @@ def test_what_a_plan_warns_of(storage: Storage, tmp_path: Path) -> None:
     storage.volumes.create("db")
     expected = {
         f"{file}:/x": ["is a single file"],
-        f"{file}:/data": ["is a single file", "has a directory at /data: it will not start"],
-        f"{directory}:/file": ["has a file at /file: it will not start"],
+        f"{file}:/data": ["is a single file"],
+        f"{directory}:/file": [],
         f"{directory}:/x:Z": ["Z "],
         f"{storage.root}/volumes:/x": ["belongs to the store itself"],
-        "source=db,target=/x,volume-subpath=a": ["subpath 'a' of volume db"],
-        "source=new,target=/x,volume-subpath=a": ["subpath 'a' is not in volume new"],
-        f"{directory}:/file/below": ["has a file above /file/below"],
-        "type=tmpfs,target=/file/below": ["has a file above /file/below"],
         "db:/data": [],
         "type=tmpfs,target=/data": [],
         "/data": [],
@@ -563,6 +562,128 @@ def test_what_a_plan_warns_of(storage: Storage, tmp_path: Path) -> None:
         assert len(warnings) == len(words), warnings
         for warning, word in zip(warnings, words, strict=True):
             assert word in warning
+
+
+def test_what_a_plan_knows_to_fail(storage: Storage, tmp_path: Path) -> None:
+    """A plan says so, and each of the others can start."""
+    file, directory = tmp_path / "file", tmp_path / "directory"
+    file.touch()
+    (directory / "sub").mkdir(parents=True)
+    (directory / "link").symlink_to("sub")
+    storage.volumes.create("db")
+    Path(storage.volumes.data("db"), "inside").touch()
+    covers = "cannot cover a directory: name a file as the target"
+    over_file = "cannot cover a file: name a directory as the target"
+    source = f"type=bind,source={directory},target=/x"
+    expected = {
+        (f"{file}:/data",): covers,
+        (f"{directory}:/file",): over_file,
+        (f"{file}:/file",): None,
+        (f"{directory}:/file/below",): "/file/below in the container: there is a file above it",
+        ("type=tmpfs,target=/file/below",): "there is a file above it",
+        ("type=tmpfs,target=/file",): over_file,
+        ("source=db,target=/x,volume-subpath=a",): "subpath 'a' of volume db cannot be opened",
+        ("source=new,target=/x,volume-subpath=a",): "subpath 'a' is not in volume new",
+        ("source=db,target=/data,volume-subpath=inside",): covers,
+        ("source=db,target=/file,volume-subpath=inside",): None,
+        (f"{source},bind-propagation=rshared",): "it is not a shared mount: make it one",
+        (f"{source}/no/such,bind-propagation=rslave,bind-create-src",): "shared or slave mount",
+        (f"{file}/no/such:/x",): f"{file} is no directory",
+        (f"{directory}:/x:ro", "db:/x/new"): "/x/new is not there to be mounted at, and /x is",
+        (f"{directory}:/x:ro", "db:/x/sub"): None,
+        (f"{directory}:/x:ro", "db:/x/link"): None,
+        (f"{directory}:/x", f"{file}:/x/sub"): covers,
+        (f"{directory}:/data", f"{file}:/data/sub"): covers,
+        ("db:/x:ro", "more:/x/new"): "/x is read-only: make it in what is mounted at /x",
+        ("db:/x", "more:/x/inside"): over_file,
+        ("db:/x", "more:/x/new"): None,
+        ("new:/data:ro", "more:/data/sub"): None,
+        ("db:/data", f"{file}:/data/sub"): None,
+    }
+    for mounts, words in expected.items():
+        plan = storage.containers.plan("base", mounts=mounts)
+        problems = [*plan.problems, *(text for one in plan.mounts for text in one.problems)]
+        assert len(problems) == (words is not None), (mounts, problems)
+        assert plan.can_start == (words is None)
+        assert words is None or words in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("tmpfs", "problem"),
+    [
+        ("/t:size=big", "the tmpfs option 'size' in '/t:size=big' cannot be 'big': it is a number"),
+        (
+            "/t:sizes=1m",
+            "the tmpfs option 'sizes=1m' in '/t:sizes=1m' is unknown: did you mean size?",
+        ),
+        ("/file", "the directory that is to be mounted at /file cannot cover a file"),
+        ("/t:size=10%,mode=700,uid=7,ro,rw", ""),
+    ],
+)
+def test_a_plan_looks_at_the_options_of_a_tmpfs(storage: Storage, tmpfs: str, problem: str) -> None:
+    plan = storage.containers.plan("base", tmpfs=[tmpfs])
+    (mount,) = plan.mounts
+    assert [one[: len(problem)] for one in mount.problems] == ([problem] if problem else [])
+    assert not mount.read_only
+    assert [*plan.lines()][-1].startswith("  problem: " if problem else "  belongs to 0:0, mode")
+    nested = storage.containers.plan("base", mounts=["db:/t/x"], tmpfs=["/t:ro"])
+    assert "/t is read-only" in nested.mounts[1].problems[0]
+
+
+@pytest.mark.parametrize(
+    ("mount", "problem"),
+    [
+        ("new:/proc", "nothing but the kernel's own can be mounted at /proc"),
+        ("type=tmpfs,target=/proc", "nothing but the kernel's own"),
+        ("/proc:/proc", None),
+        ("new:/proc/sys", "nothing can be mounted at /proc/sys: it is inside of /proc"),
+        ("FILE:/proc/cpuinfo", None),
+        ("DIR:/proc/cpuinfo", "it is inside of /proc|cannot cover a file"),
+        ("FILE:/proc/cmdline", "it is inside of /proc"),
+        ("type=tmpfs,target=/proc/none", "this kernel has no such name"),
+        ("new:/dev", "has no devices"),
+        ("DIR:/dev", "has no devices"),
+        ("/dev:/dev", None),
+        ("type=tmpfs,target=/dev", None),
+        ("FILE:/dev", "cannot cover a directory"),
+        ("new:/dev/null", "cannot cover a file"),
+        ("new:/dev/new", None),
+        ("new:/sys", None),
+        ("new:/sys:ro", "is read-only, and has no directory for /sys/fs/cgroup"),
+        ("new:/sys/none", "this kernel has no such name"),
+        ("FILE:/sys/kernel", "cannot cover a directory"),
+        ("new:/sys/kernel", None),
+    ],
+)
+def test_where_the_kernel_has_its_own(
+    storage: Storage, tmp_path: Path, mount: str, problem: str | None
+) -> None:
+    """What no engine can do is known beforehand."""
+    (tmp_path / "file").touch()
+    text = mount.replace("FILE", f"{tmp_path}/file").replace("DIR", str(tmp_path))
+    problems = only(storage, text).problems
+    assert len(problems) == (problem is not None), problems
+    assert problem is None or any(one in problems[0] for one in problem.split("|"))
+
+
+def test_what_is_no_list_of_mounts(storage: Storage) -> None:
+    """A mistake of the program that calls is said as one; a text is not read letter by letter."""
+    wrong: list[tuple[dict[str, object], str]] = [
+        ({"mounts": "db:/x"}, r"mounts is a list, and not 'db:/x': write mounts=\['db:/x'\]"),
+        ({"mounts": MountSpec(MountType.VOLUME, "/x", "db")}, "mounts is a list"),
+        ({"mounts": [("db", "/x")]}, r"\('db', '/x'\) in mounts is not a MountSpec, or a text"),
+        ({"mounts": [Path("/x")]}, "in mounts is not a MountSpec"),
+        ({"tmpfs": "/x"}, "tmpfs is a list"),
+        ({"tmpfs": [7]}, "7 in tmpfs is not a text"),
+        ({"volumes_from": "box"}, "volumes_from is a list"),
+        ({"mounts": 7}, "mounts is a list"),
+    ]
+    for wish, words in wrong:
+        for use in (storage.containers.plan, storage.containers.create):
+            with pytest.raises(TypeError, match=words):
+                use("base", **wish)  # type: ignore[arg-type]
+    assert (names(storage), storage.containers.ls()) == ([], [])
+    assert only(storage, *(one for one in ("db:/x",))).target == "/x"
 
 
 def test_what_a_plan_says_of_the_user(storage: Storage) -> None:
@@ -578,7 +699,9 @@ def test_what_a_plan_says_of_the_user(storage: Storage) -> None:
     assert planned("db:/new:ro", "svc").warnings == ()
     unknown = storage.containers.plan("base", mounts=["db:/x"], config={"User": "nobody"})
     assert unknown.mounts[0].writable is None
-    assert "no user 'nobody'" in unknown.warnings[0]
+    assert unknown.warnings == ()
+    assert "no user 'nobody': name one that it has" in unknown.problems[0]
+    assert not unknown.can_start
     assert storage.containers.plan(None, mounts=["db:/x"]).mounts[0].writable is True
 
 
@@ -590,8 +713,6 @@ def test_mounts_below_mounts(storage: Storage, tmp_path: Path) -> None:
         f"it makes {tmp_path}/new on the host, to be mounted at; that stays there",
     )
     assert only(storage, f"{tmp_path}:/x", "db:/x/there").warnings == ()
-    (warning,) = only(storage, f"{tmp_path}:/x:ro", "db:/x/new").warnings
-    assert "is read-only: it will not start like that" in warning
     assert only(storage, "db:/x", "more:/x/new").warnings == ()
 
 

@@ -251,14 +251,69 @@ def test_below_a_read_only_mount(runner: MountRunner, host: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "target"), [("file", "/bin"), ("", "/etc/passwd"), ("sub", "/etc/passwd/x")]
+    ("what", "target", "said"),
+    [
+        ("file", "/bin", "the file that is to be mounted at /bin cannot cover a directory"),
+        ("", "/etc/passwd", "the directory that is .* at /etc/passwd cannot cover a file"),
+        ("sub", "/etc/passwd/x", "at /etc/passwd/x in the container: there is a file above it"),
+        ("", "/dev/data/file", "the directory that is .* at /dev/data/file cannot cover a file"),
+    ],
 )
-def test_files_and_directories(runner: MountRunner, host: Path, what: str, target: str) -> None:
+def test_files_and_directories(
+    runner: MountRunner, host: Path, what: str, target: str, said: str
+) -> None:
     """A file does not cover a directory, nor the other way round."""
-    container = runner.create("true", bind(host / what, target))
-    with pytest.raises(RuntimeFailedError, match=target):
+    container = runner.create("true", bind(host, "/dev/data"), bind(host / what, target))
+    with pytest.raises(RuntimeFailedError, match=said) as caught:
         runner.storage.runtime.start(container.id)
+    assert caught.value.resolution
     assert runner.storage.layers.mounts() == []
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("/proc", "nothing but the kernel's own can be mounted at /proc"),
+        ("/proc/sys", "nothing can be mounted at /proc/sys: it is inside of /proc"),
+        ("/dev", "what is to be mounted at /dev has no devices"),
+        ("/dev/null", "the directory .* at /dev/null cannot cover a file"),
+        ("/sys", "is read-only, and has no directory for /sys/fs/cgroup"),
+        ("/sys/none", "this kernel has no such name"),
+        ("/sys/kernel/notes", "the directory .* at /sys/kernel/notes cannot cover a file"),
+    ],
+)
+def test_where_the_kernel_has_its_own(runner: MountRunner, target: str, said: str) -> None:
+    """What no engine can do all of them refuse in one sentence."""
+    runner.storage.volumes.create("vol")
+    container = runner.create("true", volume("vol", target, read_only=True))
+    with pytest.raises(RuntimeFailedError, match=said) as caught:
+        runner.storage.runtime.start(container.id)
+    assert (caught.value.exit_code, caught.value.details) == (125, None)
+    assert caught.value.resolution
+    assert runner.storage.layers.mounts() == []
+
+
+def test_in_the_place_of_what_the_kernel_has(runner: MountRunner, host: Path) -> None:
+    """What every engine can do is left to it."""
+    runner.storage.volumes.create("vol")
+    done = runner.run(
+        "cat /proc/uptime; ls /sys /sys/kernel | grep -x -e fs -e new; echo > /dev/null && ls /dev",
+        bind(host / "file", "/proc/uptime"),
+        tmpfs("/sys"),
+        volume("vol", "/sys/kernel/new"),
+        Tmpfs=["/dev:size=1m"],
+    )
+    assert done.code == 0, done.err
+    assert done.out.startswith("of the host\n")
+    assert {"new", "null", "zero"} <= {*done.out.split()}
+
+
+def test_options_of_a_tmpfs(runner: MountRunner) -> None:
+    """One that is none is an error with what it may be."""
+    container = runner.create("true", Tmpfs=["/t:size=big"])
+    with pytest.raises(RuntimeFailedError, match="'size' in '/t:size=big' cannot be") as caught:
+        runner.storage.runtime.start(container.id)
+    assert "size=64m" in (caught.value.resolution or "")
 
 
 def test_below_a_shared_mount(runner: MountRunner, host: Path) -> None:
@@ -304,8 +359,10 @@ def test_missing_source(runner: MountRunner, tmp_path: Path) -> None:
     said: list[str] = []
     runner.storage.runtime.warn = said.append
     container = runner.create("true", bind(missing, "/x"))
-    with pytest.raises(InvalidMountError, match=f"bind source path does not exist: {missing}$"):
+    words = f"bind source path does not exist: {missing}$"
+    with pytest.raises(InvalidMountError, match=words) as caught:
         runner.storage.runtime.start(container.id)
+    assert f"-v {missing}:/x, or bind-create-src" in (caught.value.resolution or "")
     assert not missing.parent.exists()
     before = os.umask(0o077)
     try:

@@ -254,7 +254,7 @@ def test_usage_says_who_uses_what(storage: Storage) -> None:
     with storage.volumes.used("plain") as path:
         (path / "f").write_bytes(b"x" * 1_000_000)
     os.sync()
-    walked = {one.name: one for one in volume_usage(storage.layers, walk=True)}
+    walked = {one.name: one for one in volume_usage(storage.layers, measure=storage.volumes.usage)}
     assert 1_000_000 <= (walked["plain"].bytes or 0) < 1_100_000
     assert storage.df().volumes == [*listed.values()]
 

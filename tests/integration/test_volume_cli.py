@@ -128,7 +128,8 @@ def test_the_documents(program: Program, tmp_path: Path) -> None:
     done = program.document("volume-export", "volume", "export", "db", "-o", out)
     assert program.document("volume", "volume", "import", "new", out)["name"] == "new"
     rows = program.document("volume-ls", "volume", "ls")["volumes"]
-    assert [one["name"] for one in rows][-3:] == ["copy", "db", "new"]
+    # The name of the anonymous one may lie anywhere between them.
+    assert [one["name"] for one in rows if not one["anonymous"]] == ["copy", "db", "new"]
     usage = program.document("volume-usage", "volume", "usage", "db")["volumes"]
     assert [(one["name"], one["limit"]) for one in usage] == [("db", 2 << 20)]
     pruned = program.document("volume-prune", "volume", "prune", "-n")
@@ -179,7 +180,7 @@ def test_prune_takes_no_named_and_no_kept_one(program: Program) -> None:
     program("volume", "create", "-l", "keep")
     program("volume", "create", "named")
     shown = program("volume", "prune", "--dry-run")
-    assert (shown.line, shown.err) == (first, "1 would be removed\n")
+    assert (shown.line, shown.err) == (first, "1 would be removed, 8.0 KiB\n")
     assert program("volume", "prune", "-a", "-n").text.split() == [first, "named"]
     assert program("volume", "prune", "-f", "--filter", "label=none").out == b""
     assert program("volume", "prune", "-f").line == first
@@ -242,13 +243,30 @@ def test_mounts_of_a_container(with_image: Program, tmp_path: Path) -> None:
     assert inside["/data"]["source"] == str(program.root / "volumes/db/_data")
     assert (inside["/host"]["source"], inside["/host"]["read_only"]) == (f"{tmp_path}/host", True)
     text = program("container", "inspect", "box").text
-    assert f"/host ({tmp_path}/host, read-only)" in text
-    assert "/data (db)" in text
+    assert f"  /host: bind, {tmp_path}/host, read-only\n" in text
+    assert f"  /data: volume, db at {program.root}/volumes/db/_data\n" in text
+    assert "  /scratch: tmpfs, at most 1.0 MiB\n" in text
+    assert "  /run: tmpfs, at most 1.0 MiB\n" in text
+    assert "\nmounted at: -\n" in text
+    assert (inside["/run"]["size"], inside["/data"]["size"]) == (1 << 20, None)
     (row,) = program.document("container-ls", "container", "ls")["containers"]
     assert "db" in row["volumes"]
     assert len(row["volumes"]) == 2
     assert program("container", "ls", "-f", "volume=db", "--format", "{{.ID}}").line == made[:12]
     assert program("container", "ls", "-q", "-f", "volume=none").out == b""
+    for word in ("/data", "/host", f"{tmp_path}/host", "/own"):
+        assert program("container", "ls", "-q", "-f", f"volume={word}").line == made[:12], word
+    assert program("container", "ls", "-q", "-f", "volume=/scratch").out == b""
+    shown = program("container", "ls", "--format", "{{.Mounts}}").line.split(",")
+    assert sorted(shown) == sorted([*row["volumes"], f"{tmp_path}/host"])
+    mounts = json.loads(program("container", "inspect", "-f", "{{json .Mounts}}", "box").line)
+    assert {one["Destination"]: one["RW"] for one in mounts} == {
+        "/data": True, "/host": False, "/own": True, "/scratch": True, "/run": True,
+    }  # fmt: skip
+    (volume,) = [one for one in mounts if one["Destination"] == "/data"]
+    assert (volume["Name"], volume["Source"]) == ("db", inside["/data"]["source"])
+    line = program("container", "inspect", "-f", "{{.Name}} {{.State.Status}} {{.Id}}", "box").line
+    assert line == f"box created {made}"
     create(program, "--name", "other", "--volumes-from", "box:ro")
     assert program("volume", "ls", "--format", "{{.Links}}").text.split() == ["2", "2"]
 

@@ -23,6 +23,7 @@ from storagedrivers.linux import btrfs, copy, syscalls, tree
 from storagedrivers.storage import Storage
 from storagedrivers.testing.filesystems import loop_filesystem
 from storagedrivers.testing.trees import differences, populate
+from storagedrivers.volumes import sizes
 
 FILESYSTEMS = ("ext4", "xfs", "btrfs", "tmpfs")
 
@@ -178,6 +179,76 @@ def test_a_size_goes_with_it(on_filesystem: Callable[[str], Path]) -> None:
         assert is_whole(storage) == ["one", "two"]
 
 
+def _in_image(storage: Storage) -> Path:
+    """A volume ``one`` in an image of its own with 16 MiB in it, and the image."""
+    storage.volumes.create("one", size=64 << 20, labels={"keep": ""})
+    with storage.volumes.used("one") as path:
+        (path / "large").write_bytes(os.urandom(16 << 20))
+        (path / "again").hardlink_to(path / "large")
+    return storage.root / "volumes/one/image"
+
+
+@pytest.mark.parametrize("filesystem", ["xfs", "btrfs"])
+def test_an_image_is_shared_as_a_whole(
+    filesystem: str, on_filesystem: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("mount", "loop", "ext4", "mkfs.ext4")
+    monkeypatch.setattr(copy, "copy_tree", None)
+    with cleaned(Place(on_filesystem(filesystem))) as place, place.open() as storage:
+        image = _in_image(storage)
+        expected = content(storage, "one")
+        before = _used(storage.root)
+        said: list[str] = []
+        made = storage.volumes.clone("one", "two", say=said.append)
+        assert _used(storage.root) - before < 8 << 20
+        assert (said, made.size, made.labels) == ([], 64 << 20, {"keep": ""})
+        assert image.read_bytes() == (storage.root / "volumes/two/image").read_bytes()
+        with storage.volumes.used("two") as path:
+            (path / "large").write_bytes(b"other")
+        assert differences(expected, content(storage, "one")) == []
+        assert is_whole(storage) == ["one", "two"]
+
+
+def test_an_image_in_use_is_copied_by_its_files(on_filesystem: Callable[[str], Path]) -> None:
+    """What is mounted has not all reached its image."""
+    need("mount", "loop", "ext4", "mkfs.ext4")
+    with cleaned(Place(on_filesystem("xfs"))) as place, place.open() as storage:
+        _in_image(storage)
+        said: list[str] = []
+        with storage.volumes.used("one"):
+            storage.volumes.clone("one", "two", say=said.append)
+        (sentence,) = said
+        assert sentence.endswith("volume one is in use, and only as a whole could it share them")
+        assert differences(content(storage, "one"), content(storage, "two")) == []
+        assert is_whole(storage) == ["one", "two"]
+
+
+def test_an_image_where_nothing_is_shared(on_filesystem: Callable[[str], Path]) -> None:
+    need("mount", "loop", "ext4", "mkfs.ext4")
+    with cleaned(Place(on_filesystem("ext4"))) as place, place.open() as storage:
+        _in_image(storage)
+        said: list[str] = []
+        storage.volumes.clone("one", "two", say=said.append)
+        (sentence,) = said
+        assert sentence.endswith("cannot share them between two files")
+        assert differences(content(storage, "one"), content(storage, "two")) == []
+
+
+def test_an_image_where_the_clone_has_none(
+    on_filesystem: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quotas may have come since the source was made."""
+    need("mount", "loop", "ext4", "mkfs.ext4")
+    with cleaned(Place(on_filesystem("xfs"))) as place, place.open() as storage:
+        _in_image(storage)
+        with monkeypatch.context() as patch:
+            patch.setattr(sizes, "enforce", lambda volume, directory: None)
+            storage.volumes.clone("one", "two")
+        assert differences(content(storage, "one"), content(storage, "two")) == []
+        assert not (storage.root / "volumes/two/image").exists()
+        assert is_whole(storage) == ["one", "two"]
+
+
 def test_it_lies_in_the_store(plain: Place, tmp_path: Path) -> None:
     """A clone of what is mounted from elsewhere is not the same place once more."""
     need("mount")
@@ -186,8 +257,13 @@ def test_it_lies_in_the_store(plain: Place, tmp_path: Path) -> None:
     with plain.open() as storage:
         options = {"type": "none", "o": "bind", "device": str(host)}
         _source(storage, options=options)
-        made = storage.volumes.clone("one", "two")
+        said: list[str] = []
+        made = storage.volumes.clone("one", "two", say=said.append)
         assert made.options == {}
+        assert said[0] == (
+            f"the files of one are mounted from {host}, and those of two will lie in the store: it"
+            " does not get the options type, device, o"
+        )
         (host / "directory/file").write_text("changed")
         assert (Path(storage.volumes.data("two")) / "directory/file").read_text() == "kept"
         assert is_whole(storage) == ["one", "two"]
@@ -269,6 +345,28 @@ def test_every_step(
     with cleaned(Place(on_filesystem(filesystem))) as place:
         with place.open() as storage:
             _source(storage)
+            expected = content(storage, "one")
+
+        def look() -> None:
+            with place.open() as storage:
+                names = is_whole(storage)
+                assert names in (["one"], ["one", "two"])
+                for name in names:
+                    assert differences(expected, content(storage, name)) == []
+                storage.volumes.remove("two", force=True)
+
+        clone = place.do(lambda storage: storage.volumes.clone("one", "two"))
+        through_every_step(clone, act, look, at_least=15)
+
+
+@pytest.mark.parametrize("act", [killed, out_of_space])
+def test_every_step_with_an_image(
+    on_filesystem: Callable[[str], Path], act: Callable[[], None]
+) -> None:
+    need("mount", "loop", "ext4", "mkfs.ext4")
+    with cleaned(Place(on_filesystem("xfs"))) as place:
+        with place.open() as storage:
+            _source(storage, size=2 << 20)
             expected = content(storage, "one")
 
         def look() -> None:

@@ -113,7 +113,9 @@ def test_without_the_driver_its_volumes_are_still_listed(reader: Reader) -> None
     (reader.directory / "plugin/shelf.py").write_text("raise ImportError('gone')\n")
     assert "shelf   books" in reader.types("storagedrivers volume ls")
     assert "shelf" in reader.types("storagedrivers volume rm books", code=1)
-    assert reader.types("storagedrivers volume rm -f books") == "books\n"
+    said = reader.types("storagedrivers volume rm -f books")
+    assert "volume books is only forgotten: its driver shelf is not there" in said
+    assert said.endswith("\nbooks\n")
 
 
 def test_commands_about_content_do_what_they_say(reader: Reader) -> None:

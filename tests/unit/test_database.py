@@ -19,7 +19,7 @@ from storagedrivers.errors import (
     StoreError,
 )
 from storagedrivers.stores import records
-from storagedrivers.stores.database import NAME, VERSION, Database
+from storagedrivers.stores.database import _MIGRATIONS, NAME, VERSION, Database
 
 
 def insert(database: Database, layer: str, parent: str | None = None, **values: object) -> None:
@@ -97,6 +97,54 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="newer version") as caught:
         Database(tmp_path, create=True)
     assert caught.value.resolution == "upgrade storagedrivers"
+
+
+def of_version(root: Path, version: int) -> Path:
+    """A database as that version made it, with a layer in it."""
+    with sqlite3.connect(root / NAME, isolation_level=None) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        for script in _MIGRATIONS[:version]:
+            connection.executescript(script)
+        connection.execute(
+            "INSERT INTO layers (id, driver, state, writable, created, depth, durable)"
+            " VALUES ('old', 'vfs-copy', 'ready', 0, 1.5, 1, 1)"
+        )
+        connection.execute("INSERT INTO meta VALUES ('driver', 'vfs-copy')")
+        connection.execute(f"PRAGMA user_version = {version}")
+    connection.close()
+    return root / NAME
+
+
+@pytest.mark.parametrize("version", range(1, VERSION))
+def test_an_older_schema_can_be_read_and_stays(tmp_path: Path, version: int) -> None:
+    """What only reads works after an upgrade, and older programs can still use the file."""
+    path = of_version(tmp_path, version)
+    before = path.read_bytes()
+    reader = Database(tmp_path, read_only=True)
+    assert [layer.id for layer in records.find(reader, "")] == ["old"]
+    assert reader.rows("SELECT name FROM volumes") == []
+    assert reader.meta("driver") == "vfs-copy"
+    with pytest.raises(ReadOnlyError):
+        reader.set_meta(key="value")
+    with pytest.raises(ReadOnlyError):
+        reader.rows("DELETE FROM layers")
+    assert succeeded(forked(lambda: reader.rows("SELECT name FROM volumes")))
+    reader.close()
+    assert path.read_bytes() == before
+
+    writer = Database(tmp_path)
+    assert writer.row("PRAGMA user_version") == (VERSION,)
+    assert [layer.id for layer in records.find(writer, "")] == ["old"]
+    writer.close()
+    assert path.read_bytes() != before
+
+
+def test_text_that_is_not_utf_8_is_refused(database: Database) -> None:
+    with pytest.raises(StoreError, match=r"'a\\udcff' is not UTF-8"):
+        database.set_meta(key="a\udcff")
+    with pytest.raises(StoreError, match="is not UTF-8"):
+        database.rows("SELECT * FROM layers WHERE id = ?", "\ud800")
+    assert database.meta("key") is None
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

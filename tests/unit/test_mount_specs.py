@@ -21,7 +21,7 @@ from storagedrivers.mounts.names import check_subpath, check_volume_name
 from storagedrivers.mounts.record import fields
 from storagedrivers.mounts.sizes import parse_size
 from storagedrivers.mounts.spec import PROPAGATIONS, MountSpec, MountType, checked
-from storagedrivers.mounts.tmpfs_flag import tmpfs_target
+from storagedrivers.mounts.tmpfs_flag import tmpfs_options, tmpfs_target
 from storagedrivers.mounts.volume_flag import VolumesFrom, parse_volume, parse_volumes_from
 
 
@@ -158,6 +158,14 @@ ADVICE = [
     ("--mount", "source=vol,target=/c,volume-subpath=..", "leave volume-subpath out"),
     ("--mount", "type=tmpfs,target=/c,tmpfs-size=1x", "write a number and a unit"),
     ("--mount", "type=tmpfs,target=/c,tmpfs-mode=rw", "octal"),
+    ("--mount", "data:/mnt", "write -v 'data:/mnt', or 'source=data,target=/mnt' here"),
+    ("--mount", "/mnt", "write 'target=/mnt' or 'source=/mnt'"),
+    ("--mount", "/a:/mnt:ro", "or 'type=bind,source=/a,target=/mnt,readonly' here"),
+    ("--mount", "type:bind,target:/y", "write '=' for ':', as in 'type=bind'"),
+    ("--mount", "type=bind,dst:/y", "write '=' for ':', as in 'dst=/y'"),
+    ("--mount", "da:ta", "double quotes around the whole field"),
+    ("--mount", "target=/c,volume-opt=o=a,b:/c", "double quotes around the whole field"),
+    ("--mount", "type=bind,source=/a,target=/c,image-subpath=z", "leave 'image-subpath' out"),
     ("--tmpfs", "run/lock", "write '/run/lock'"),
     ("--volumes-from", "other:nocopy", "leave 'nocopy' out"),
     ("--volumes-from", ":ro", "NAME:ro"),
@@ -170,6 +178,56 @@ def test_advice_says_what_to_write(form: str, text: str, advice: str) -> None:
     with pytest.raises(InvalidMountError) as caught:
         PARSERS[form](text)
     assert advice in (caught.value.resolution or "")
+
+
+def test_no_advice_leads_to_images() -> None:
+    """There is no type ``image`` here, so nothing of it is proposed."""
+    for text in ("type=bind,source=/a,target=/c,image-subpath=z", "x=y", "imagesubpath=z", "ima"):
+        with pytest.raises(InvalidMountError) as caught:
+            _mount(text)
+        advice = caught.value.resolution or ""
+        assert "type=image" not in advice
+        assert "image-" not in advice.replace("'image-subpath' out", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "advice"),
+    [
+        ("/t:size=big", "option 'size' in '/t:size=big' cannot be 'big'", "size=64m"),
+        ("/t:size=64MB", "cannot be '64MB'", "a number, with k, m or g behind it"),
+        ("/t:size", "option 'size' in '/t:size' has no value", "size=64m"),
+        ("/t:mode=rwx", "option 'mode' in '/t:mode=rwx' cannot be 'rwx'", "octal: mode=1777"),
+        ("/t:mode=0888", "cannot be '0888'", "octal"),
+        ("/t:uid=root", "option 'uid' in '/t:uid=root' cannot be 'root'", "a number: uid=1000"),
+        ("/t:nr_inodes=5%", "cannot be '5%'", "nr_inodes=10k"),
+        ("/t:size=١", "cannot be", "size=64m"),
+        ("/t:noexce", "option 'noexce' in '/t:noexce' is unknown", "did you mean noexec?"),
+        ("/t:ro,zzz=1", "option 'zzz=1' in", "there are size, nr_blocks, nr_inodes, mode, uid"),
+    ],
+)
+def test_what_is_no_option_of_a_tmpfs(text: str, said: str, advice: str) -> None:
+    """An option is not called unknown where only its value is no good."""
+    with pytest.raises(InvalidMountError) as caught:
+        tmpfs_options(text)
+    assert said in caught.value.brief
+    assert advice in (caught.value.resolution or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("/t", ["noexec", "nosuid", "nodev"]),
+        ("/t:", ["noexec", "nosuid", "nodev"]),
+        ("/t:exec,size=1m,size=50%", ["nosuid", "nodev", "exec", "size=50%"]),
+        ("/t:rw,ro,,uid=7", ["noexec", "nosuid", "nodev", "ro", "uid=7"]),
+        ("/dev", ["noexec", "nosuid"]),
+        ("/dev/:nodev", ["noexec", "nosuid", "nodev"]),
+        ("/dev/x", ["noexec", "nosuid", "nodev"]),
+    ],
+)
+def test_options_of_a_tmpfs(text: str, options: list[str]) -> None:
+    """The last one of a kind holds; a new /dev may have devices."""
+    assert tmpfs_options(text) == options
 
 
 _texts = st.text(st.sampled_from('ab/.:,="\\ \n\0éroz~-_'), max_size=14) | st.text(max_size=8)
@@ -421,6 +479,12 @@ def test_image_with_a_volume_that_cannot_be(path: str) -> None:
     """The root, or what is no path, cannot be a volume of an image."""
     with pytest.raises(InvalidMountError):
         image_volumes({path: {}})
+
+
+def test_duplicate_with_a_tmpfs_says_what_to_take_away() -> None:
+    with pytest.raises(InvalidMountError, match=r"^Duplicate mount point: /c$") as caught:
+        merge([_mount("source=vol,target=/c")], tmpfs=["/c:size=1m"])
+    assert caught.value.resolution == ("leave one out: there is volume 'vol', and '--tmpfs /c'")
 
 
 @pytest.mark.parametrize(

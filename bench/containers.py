@@ -288,7 +288,7 @@ def _many(archive: Path, driver: str, filesystem: Filesystem) -> Iterator[pairwi
             source = storage.root / driver / str(below) / "sealed"
             bare, bytes_ = _bare_snapshots(source, filesystem)
             beside = ("bare snapshots", bare, inf)
-            remarks.append(f"a bare snapshot with such a file takes {bytes_ / 1000:.1f} kB")
+            remarks.append(f"bare snapshots one with such a file takes {bytes_ / 1000:.1f} kB")
     yield pairwise.Comparison(
         name=f"create the last {_ENDS} of {MANY:,}, {driver}",
         peer_name=beside[0],

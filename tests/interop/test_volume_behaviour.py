@@ -37,12 +37,17 @@ def images(peers: Peers) -> Image:
 
 @pytest.fixture
 def daemons(peers: Peers) -> Iterator[Daemons]:
-    """Docker; the containers and volumes of the test go with it."""
+    """Docker, without containers and volumes, of this test or of others before it."""
+    _clear(peers.daemons)
     yield peers.daemons
+    _clear(peers.daemons)
+
+
+def _clear(daemons: Daemons) -> None:
     for kind in (("container", "rm", "--volumes", "--force"), ("volume", "rm")):
-        names = peers.daemons.docker(kind[0], "ls", *_every(kind[0]), "--quiet").decode().split()
+        names = daemons.docker(kind[0], "ls", *_every(kind[0]), "--quiet").decode().split()
         if names:
-            peers.daemons.docker(*kind, *names)
+            daemons.docker(*kind, *names)
 
 
 def _every(kind: str) -> tuple[str, ...]:

@@ -7,12 +7,15 @@ root imports.
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from stevedore import extension
 
 from storagedrivers.errors import DriverLoadError
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 class Extension(NamedTuple):
@@ -33,6 +36,31 @@ def load(group: str) -> Iterator[Extension]:
     yield from manager.failed
     for one in manager.extensions:
         yield Extension(one.name, one.entry_point_target, one.plugin)
+
+
+def defect(name: str, plugin: object, base: type) -> str | None:
+    """What keeps an imported object from being a driver; None where nothing does.
+
+    Args:
+        name: the entry point's.
+        plugin: the object.
+        base: what drivers of its kind are subclasses of.
+    """
+    if not (isinstance(plugin, type) and issubclass(plugin, base)):
+        return f"it is not a subclass of {base.__name__}"
+    abstract: frozenset[str] = getattr(plugin, "__abstractmethods__", frozenset())
+    if abstract:
+        return f"it lacks {', '.join(sorted(abstract))}"
+    if not is_name(name):
+        return f"{name!r} is no name for a driver (words of a-z and 0-9, joined by '-')"
+    if getattr(plugin, "name", None) != name:
+        return f"it calls itself {getattr(plugin, 'name', None)!r}, and its entry point {name!r}"
+    return None
+
+
+def is_name(value: object) -> bool:
+    """Whether a driver can have this name."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 class _Manager(extension.ExtensionManager[Any]):

@@ -7,13 +7,12 @@ store that knows which driver it has need not look for all: its own drivers are 
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from storagedrivers.driver import StorageDriver
 from storagedrivers.errors import (
@@ -42,7 +41,6 @@ plugins could not change what they mean.
 """
 
 _OWN = "storagedrivers.drivers."
-_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 class Registered(NamedTuple):
@@ -197,21 +195,13 @@ def _registered(extensions: Iterable[Extension]) -> Iterator[Registered]:
             yield Registered(name, source, driver=plugin)
 
 
-def _defect(name: str, plugin: object) -> str | None:
+def _defect(name: str, plugin: Any) -> str | None:
     """What keeps an imported object from being a driver."""
-    if not (isinstance(plugin, type) and issubclass(plugin, StorageDriver)):
-        return "it is not a subclass of StorageDriver"
-    if plugin.__abstractmethods__:
-        return f"it lacks {', '.join(sorted(plugin.__abstractmethods__))}"
-    if not _is_name(name):
-        return f"{name!r} is no name for a driver (words of a-z and 0-9, joined by '-')"
-    if getattr(plugin, "name", None) != name:
-        return f"it calls itself {getattr(plugin, 'name', None)!r}, and its entry point {name!r}"
+    from storagedrivers.extensions import defect, is_name
+
+    if found := defect(name, plugin, StorageDriver):
+        return found
     aliases = plugin.aliases
-    if not (isinstance(aliases, tuple) and all(map(_is_name, aliases))):
+    if not (isinstance(aliases, tuple) and all(map(is_name, aliases))):
         return f"its aliases are {aliases!r}, which is no tuple of names"
     return None
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and _NAME.fullmatch(value) is not None

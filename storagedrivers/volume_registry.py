@@ -6,7 +6,6 @@ The driver of this package is in a table here too, so that who uses no other nee
 
 from __future__ import annotations
 
-import re
 import sys
 from contextlib import redirect_stdout
 from importlib import import_module
@@ -28,8 +27,6 @@ GROUP = "storagedrivers.volumes"
 
 BUILT_IN = MappingProxyType({"local": "storagedrivers.volumes.local:Local"})
 """The entry points of this package, by name. Names of its own are never another's."""
-
-_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 def volume_driver(name: str) -> VolumeDriver:
@@ -87,28 +84,16 @@ def _installed() -> dict[str, type[VolumeDriver] | DriverLoadError]:
 
 
 def _driver(extension: Extension) -> type[VolumeDriver] | DriverLoadError:
+    from storagedrivers.extensions import defect
+    from storagedrivers.volume_driver import VolumeDriver
+
     plugin = extension.plugin
     if isinstance(plugin, DriverLoadError):
         return plugin
-    if defect := _defect(extension.name, plugin):
+    if found := defect(extension.name, plugin, VolumeDriver):
         return DriverLoadError(
-            f"{extension.source} is no volume driver: {defect}",
+            f"{extension.source} is no volume driver: {found}",
             resolution="repair or uninstall it",
         )
     driver: type[VolumeDriver] = plugin
     return driver
-
-
-def _defect(name: str, plugin: object) -> str | None:
-    """What keeps an imported object from being a driver."""
-    from storagedrivers.volume_driver import VolumeDriver
-
-    if not (isinstance(plugin, type) and issubclass(plugin, VolumeDriver)):
-        return "it is not a subclass of VolumeDriver"
-    if plugin.__abstractmethods__:
-        return f"it lacks {', '.join(sorted(plugin.__abstractmethods__))}"
-    if not _NAME.fullmatch(name):
-        return f"{name!r} is no name for a driver (words of a-z and 0-9, joined by '-')"
-    if getattr(plugin, "name", None) != name:
-        return f"it calls itself {getattr(plugin, 'name', None)!r}, and its entry point {name!r}"
-    return None

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from capabilities import lack, need
+from stored import clean
 
 from storagedrivers.errors import RuntimeFailedError
 from storagedrivers.linux import mount
@@ -124,6 +125,19 @@ def command_line(storage: Storage) -> list[str]:
         "--run-root",
         os.fspath(storage.run_root),
     ]
+
+
+@contextmanager
+def container_store(directory: Path) -> Iterator[Storage]:
+    """A store on overlay2; in the end everything in it goes."""
+    with Storage.open(
+        root=directory / "root", run_root=directory / "run", driver="overlay2"
+    ) as storage:
+        yield storage
+        remove_containers(storage)
+        for volume in storage.volumes.ls():
+            storage.volumes.remove(volume.name)
+        clean(storage)
 
 
 def remove_containers(storage: Storage) -> None:

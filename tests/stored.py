@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 from storagedrivers.linux import mount as mounting
@@ -13,6 +14,30 @@ from storagedrivers.linux.mountinfo import read_mountinfo
 from storagedrivers.storage import Storage
 
 DRIVERS = ("overlay2", "btrfs-snapshot", "vfs-copy")
+
+
+class Place:
+    """A store that is opened anew each time, as a process would.
+
+    Args:
+        stride: at how many steps once something goes wrong; those of some drivers are slow.
+    """
+
+    def __init__(self, directory: Path, driver: str = "vfs-copy", *, stride: int = 1) -> None:
+        self.root, self.run_root, self.driver = directory / "store", directory / "run", driver
+        self.stride = stride
+
+    def open(self) -> Storage:
+        return Storage.open(root=self.root, run_root=self.run_root, driver=self.driver)
+
+    def do(self, action: Callable[[Storage], object]) -> Callable[[], None]:
+        """The action, with a store of its own."""
+
+        def run() -> None:
+            with self.open() as storage:
+                action(storage)
+
+        return run
 
 
 def tar(**files: bytes | str) -> bytes:

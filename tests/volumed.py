@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stored import release
+from stored import Place, release
 
 from storagedrivers.model import Volume
 from storagedrivers.storage import Storage
@@ -16,25 +16,6 @@ from storagedrivers.stores.mounts import is_mounted
 from storagedrivers.testing.trees import Tree, read_tree
 
 IMAGE = "sha256:" + "1" * 64
-
-
-class Place:
-    """A store that is opened anew each time, as a process would."""
-
-    def __init__(self, directory: Path) -> None:
-        self.root, self.run_root = directory / "store", directory / "run"
-
-    def open(self) -> Storage:
-        return Storage.open(root=self.root, run_root=self.run_root, driver="vfs-copy")
-
-    def do(self, action: Callable[[Storage], object]) -> Callable[[], None]:
-        """The action, with a store of its own."""
-
-        def run() -> None:
-            with self.open() as storage:
-                action(storage)
-
-        return run
 
 
 def is_whole(storage: Storage) -> list[str]:

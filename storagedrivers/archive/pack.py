@@ -13,13 +13,12 @@ from typing import NamedTuple
 
 from storagedrivers.archive.changes import Difference, differences
 from storagedrivers.archive.compare import attributes, attributes_at, has_holes, open_file
+from storagedrivers.archive.entries import KINDS, FirstNames, check_attributes
 from storagedrivers.archive.output import Write
 from storagedrivers.archive.whiteouts import PREFIX
 from storagedrivers.archive.writer import (
     BLOCK_DEVICE,
     CHARACTER_DEVICE,
-    DIRECTORY,
-    FIFO,
     HARD_LINK,
     REGULAR,
     SYMLINK,
@@ -39,14 +38,6 @@ class Packed(NamedTuple):
 
 _SECOND = 1_000_000_000
 _MAX_DEVICE = 8**7 - 1
-_KINDS = {
-    stat.S_IFREG: REGULAR,
-    stat.S_IFDIR: DIRECTORY,
-    stat.S_IFLNK: SYMLINK,
-    stat.S_IFCHR: CHARACTER_DEVICE,
-    stat.S_IFBLK: BLOCK_DEVICE,
-    stat.S_IFIFO: FIFO,
-}
 
 
 def pack(
@@ -87,8 +78,7 @@ class _Packer:
     def __init__(self, writer: TarWriter, source_date_epoch: int | None) -> None:
         self._writer = writer
         self._latest = None if source_date_epoch is None else source_date_epoch * _SECOND
-        # By device and inode: the first name, and how many may still come.
-        self._links: dict[tuple[int, int], tuple[bytes, int]] = {}
+        self._first_names = FirstNames()
         self.size = 0
         self.inodes = 0
 
@@ -116,29 +106,18 @@ class _Packer:
             self._add_file(found, status)
         else:
             xattrs = attributes_at(found.directory, found.name)
-            self._write(found.path, found, status, xattrs, self._first_name(found.path, status))
+            first = self._first_names.of(found.path, status)
+            self._write(found.path, found, status, xattrs, first)
 
     def _add_file(self, found: Difference, status: os.stat_result) -> None:
         fd = open_file(found.directory, found.name)
         try:
-            first = self._first_name(found.path, status) if status.st_nlink > 1 else b""
+            first = self._first_names.of(found.path, status)
             self._write(found.path, found, status, attributes(fd), first)
             if status.st_size and not first:
                 self._writer.payload(fd, status.st_size, found.path, holes=has_holes(status))
         finally:
             os.close(fd)
-
-    def _first_name(self, path: bytes, status: os.stat_result) -> bytes:
-        """The name that came before of a file with several; empty for the first one."""
-        if status.st_nlink < 2:
-            return b""
-        key = status.st_dev, status.st_ino
-        first, left = self._links.get(key, (b"", status.st_nlink))
-        if left > 1:
-            self._links[key] = first or path, left - 1
-        else:
-            self._links.pop(key, None)
-        return first
 
     def _write(
         self,
@@ -150,7 +129,7 @@ class _Packer:
     ) -> None:
         """Write a header; a hard link's has all metadata too, since some who read it set them."""
         mode = status.st_mode
-        kind, link, major, minor, size = _KINDS[stat.S_IFMT(mode)], first_name, 0, 0, 0
+        kind, link, major, minor, size = KINDS[stat.S_IFMT(mode)], first_name, 0, 0, 0
         if first_name:
             kind = HARD_LINK
         elif kind == REGULAR:
@@ -161,7 +140,7 @@ class _Packer:
         elif kind in (CHARACTER_DEVICE, BLOCK_DEVICE):
             major, minor = _device(found.path, kind, status)
         if xattrs:
-            _check_names(found.path, xattrs)
+            check_attributes(found.path, xattrs, "in the container")
         self.inodes += not first_name
         self._writer.header(
             Header(
@@ -200,14 +179,3 @@ def _device(path: bytes, kind: bytes, status: os.stat_result) -> tuple[int, int]
             resolution="remove it in the container",
         )
     return major, minor
-
-
-def _check_names(path: bytes, xattrs: dict[bytes, bytes]) -> None:
-    for name in xattrs:
-        if b"=" in name:
-            shown = name.decode(errors="backslashreplace")
-            raise UnrepresentableError(
-                f"a tar cannot say the attribute {shown}, for the '=' in its name",
-                entry=path,
-                resolution=f"remove it: setfattr -x '{shown}' in the container",
-            )

@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from storagedrivers.archive.compare import attributes, attributes_at
+from storagedrivers.archive.entries import KINDS, FirstNames, check_attributes
 from storagedrivers.archive.header import MAX_SPARSE_PARTS, Entry
 from storagedrivers.archive.make import LayerMaker
 from storagedrivers.archive.metadata import set_xattr
@@ -33,29 +34,11 @@ from storagedrivers.archive.pack import Packed
 from storagedrivers.archive.places import join
 from storagedrivers.archive.unpack import unpack
 from storagedrivers.archive.whiteouts import OVERLAYS_OWN
-from storagedrivers.archive.writer import (
-    BLOCK_DEVICE,
-    CHARACTER_DEVICE,
-    DIRECTORY,
-    FIFO,
-    HARD_LINK,
-    REGULAR,
-    SYMLINK,
-    Header,
-    TarWriter,
-)
-from storagedrivers.errors import DiffError, UnrepresentableError
+from storagedrivers.archive.writer import FIFO, HARD_LINK, Header, TarWriter
+from storagedrivers.errors import DiffError
 from storagedrivers.linux import copy, tree
 from storagedrivers.model import Limits, Unpacked
 
-_KINDS = {
-    stat.S_IFREG: REGULAR,
-    stat.S_IFDIR: DIRECTORY,
-    stat.S_IFLNK: SYMLINK,
-    stat.S_IFCHR: CHARACTER_DEVICE,
-    stat.S_IFBLK: BLOCK_DEVICE,
-    stat.S_IFIFO: FIFO,
-}
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -80,8 +63,7 @@ class _Packer:
     def __init__(self, top: int, writer: TarWriter) -> None:
         self._top = top
         self._writer = writer
-        # By device and inode: the first name, and how many may still come.
-        self._links: dict[tuple[int, int], tuple[bytes, int]] = {}
+        self._first_names = FirstNames()
         self.size = 0
         self.inodes = 0
 
@@ -150,27 +132,13 @@ class _Packer:
 
     def _linked(self, header: Header, path: bytes, status: os.stat_result) -> Header:
         """A further name of a file refers to the first one, and has all metadata too."""
-        if status.st_nlink < 2:
-            return header
-        key = status.st_dev, status.st_ino
-        first, left = self._links.get(key, (b"", status.st_nlink))
-        if left > 1:
-            self._links[key] = first or path, left - 1
-        else:
-            self._links.pop(key, None)
+        first = self._first_names.of(path, status)
         if not first:
             return header
         return header._replace(type=HARD_LINK, link=first, major=0, minor=0)
 
     def _add(self, header: Header, path: bytes, xattrs: dict[bytes, bytes]) -> None:
-        for name in xattrs:
-            if b"=" in name:
-                shown = name.decode(errors="backslashreplace")
-                raise UnrepresentableError(
-                    f"a tar cannot say the attribute {shown}, for the '=' in its name",
-                    entry=path,
-                    resolution=f"remove it: setfattr -x '{shown}' FILE",
-                )
+        check_attributes(path, xattrs, "FILE")
         self.inodes += header.type != HARD_LINK
         self._writer.header(header._replace(xattrs=xattrs))
 
@@ -179,7 +147,7 @@ def _header(path: bytes, status: os.stat_result) -> Header:
     mode = status.st_mode
     return Header(
         path,
-        _KINDS[stat.S_IFMT(mode)],
+        KINDS[stat.S_IFMT(mode)],
         0o777 if stat.S_ISLNK(mode) else stat.S_IMODE(mode),
         status.st_uid,
         status.st_gid,
@@ -190,22 +158,13 @@ def _header(path: bytes, status: os.stat_result) -> Header:
 @contextmanager
 def _opened_file(directory: int, name: bytes, path: bytes) -> Iterator[int]:
     """Have a regular file open for reading, without a trace in its time of access if may be."""
-    handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise DiffError(
-                "it became something else while it was read",
-                entry=path,
-                resolution="stop what writes there, and try again",
-            )
-        # To open a device or a fifo does something; this is neither.
-        again, flags = f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC
-        try:
-            fd = os.open(again, flags | os.O_NOATIME)
-        except PermissionError:  # another's file
-            fd = os.open(again, flags)
-    finally:
-        os.close(handle)
+    fd = tree.open_regular(directory, name, no_atime=True)
+    if fd is None:
+        raise DiffError(
+            "it became something else while it was read",
+            entry=path,
+            resolution="stop what writes there, and try again",
+        )
     try:
         yield fd
     finally:

@@ -390,6 +390,28 @@ def open_file_below(top: int, path: bytes) -> int:
         return os.open(name, flags, dir_fd=parent)
 
 
+def open_regular(directory_fd: int, name: str | bytes, *, no_atime: bool = False) -> int | None:
+    """Open a file for reading, if it is a regular one: to open a device or a fifo does something.
+
+    Args:
+        no_atime: leave no trace in its time of access, where that is allowed.
+
+    Raises:
+        OSError: ENOENT, EACCES.
+    """
+    handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return None
+        again, flags = f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC
+        if no_atime:
+            with suppress(PermissionError):  # another's file
+                return os.open(again, flags | os.O_NOATIME)
+        return os.open(again, flags)
+    finally:
+        os.close(handle)
+
+
 def set_mode(directory_fd: int, name: str | bytes, mode: int) -> None:
     """Give *name*, in an open directory, a mode; chmod(2) would follow it where it is a symlink.
 

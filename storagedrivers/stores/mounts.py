@@ -373,6 +373,16 @@ def is_mounted(point: str) -> bool:
     return False
 
 
+def busy_error(what: str, point: str) -> InUseError:
+    """The error for a mountpoint that the kernel does not let go; names who uses it."""
+    users = busy.find_users(os.path.realpath(point))
+    return InUseError(
+        f"{what} cannot be unmounted: {point} is busy",
+        holders=users,
+        resolution="end what uses it" if users else busy.INVISIBLE,
+    )
+
+
 def _unmount(layer: str, point: str) -> None:
     while is_mounted(point):  # a driver may need more than one, and users mount on top
         try:
@@ -380,12 +390,7 @@ def _unmount(layer: str, point: str) -> None:
         except UnmountError as error:
             if error.errno != errno.EBUSY:
                 raise
-            users = busy.find_users(os.path.realpath(point))
-            raise InUseError(
-                f"layer {layer} cannot be unmounted: {point} is busy",
-                holders=users,
-                resolution="end what uses it" if users else busy.INVISIBLE,
-            ) from error
+            raise busy_error(f"layer {layer}", point) from error
     # Copies of the mount that other namespaces took along are detached by this.
     try:
         os.rmdir(point)

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import BinaryIO
 
 from storagedrivers.archive.compare import attributes, attributes_at, has_holes
+from storagedrivers.archive.entries import KINDS
 from storagedrivers.archive.header import Entry
 from storagedrivers.archive.metadata import (
     Metadata,
@@ -31,7 +32,6 @@ from storagedrivers.archive.writer import (
     BLOCK_DEVICE,
     CHARACTER_DEVICE,
     DIRECTORY,
-    FIFO,
     HARD_LINK,
     REGULAR,
     SYMLINK,
@@ -44,14 +44,6 @@ from storagedrivers.model import Limits
 
 Owner = tuple[int, int]
 
-_KINDS = {
-    stat.S_IFREG: REGULAR,
-    stat.S_IFDIR: DIRECTORY,
-    stat.S_IFLNK: SYMLINK,
-    stat.S_IFCHR: CHARACTER_DEVICE,
-    stat.S_IFBLK: BLOCK_DEVICE,
-    stat.S_IFIFO: FIFO,
-}
 _NODES = {b"3": stat.S_IFCHR, b"4": stat.S_IFBLK, b"6": stat.S_IFIFO}
 
 
@@ -78,17 +70,12 @@ def opened_file(directory: int, name: str) -> Iterator[int]:
     Raises:
         ContainerError: it is none any more.
     """
-    handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise ContainerError(
-                f"{name!r} became something else while it was copied",
-                resolution="stop the container, and try again",
-            )
-        # To open a device or a fifo does something; this is neither.
-        fd = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(handle)
+    fd = tree.open_regular(directory, name)
+    if fd is None:
+        raise ContainerError(
+            f"{name!r} became something else while it was copied",
+            resolution="stop the container, and try again",
+        )
     try:
         yield fd
     finally:
@@ -390,7 +377,7 @@ class TarCopy:
             status = os.stat(name, dir_fd=source, follow_symlinks=False)
         except FileNotFoundError:
             return
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+        kind = KINDS.get(stat.S_IFMT(status.st_mode))
         if kind is None:  # a socket
             return
         header = _header(path, kind, status)

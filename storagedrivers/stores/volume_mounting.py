@@ -32,7 +32,7 @@ from storagedrivers.linux.mountinfo import is_below, read_mountinfo
 from storagedrivers.model import Mount, Volume
 from storagedrivers.stores import locks
 from storagedrivers.stores import volume_records as records
-from storagedrivers.stores.mounts import is_mounted, make_private_directory
+from storagedrivers.stores.mounts import busy_error, is_mounted, make_private_directory
 from storagedrivers.volume_driver import DATA, LOOP
 
 if TYPE_CHECKING:
@@ -271,14 +271,7 @@ def _tidy(store: VolumeStore, name: str, data: str, *, reuse: bool) -> None:
                 continue
             if reuse:
                 return
-            from storagedrivers.linux import busy
-
-            users = busy.find_users(os.path.realpath(data))
-            raise InUseError(
-                f"volume {name} cannot be unmounted: {data} is busy",
-                holders=users,
-                resolution="end what uses it" if users else busy.INVISIBLE,
-            ) from error
+            raise busy_error(f"volume {name}", data) from error
 
 
 def _detached(store: VolumeStore, name: str, data: str) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from capabilities import need
 from contained import clean
 from crashes import killed, make_image, out_of_space, shut_down, through_every_step
+from stored import Place
 
 from storagedrivers.linux import mount as mounting
 from storagedrivers.linux.loop import loop_device
@@ -33,31 +34,13 @@ CONTENT = {"/data": ["a", "sub", "sub/b"], "/more": ["link"], "/old": ["a", "sub
 every_way = pytest.mark.parametrize("act", [killed, out_of_space])
 
 
-class Place:
-    """A store that is opened anew each time, as a process would."""
-
-    def __init__(self, directory: Path, driver: str) -> None:
-        self.root, self.run_root, self.driver = directory / "store", directory / "run", driver
-        self.stride = 1 if driver == "overlay2" else 5
-
-    def open(self) -> Storage:
-        return Storage.open(root=self.root, run_root=self.run_root, driver=self.driver)
-
-    def do(self, action: Callable[[Storage], object]) -> Callable[[], None]:
-        """The action, with a store of its own."""
-
-        def run() -> None:
-            with self.open() as storage:
-                action(storage)
-
-        return run
-
-
 @pytest.fixture(params=["overlay2", "btrfs-snapshot"])
 def place(request: pytest.FixtureRequest, on_filesystem: Callable[[str], Path]) -> Iterator[Place]:
     need("root", "mount", *(("overlay",) if request.param == "overlay2" else ()))
     filesystem = "btrfs" if request.param == "btrfs-snapshot" else "tmpfs"
-    made = Place(on_filesystem(filesystem), request.param)
+    # The steps of the store are the same; those of the other drivers are far slower.
+    stride = 1 if request.param == "overlay2" else 5
+    made = Place(on_filesystem(filesystem), request.param, stride=stride)
     with made.open() as storage:
         storage.images.import_(io.BytesIO(IMAGE), name="base", changes=("VOLUME /data",))
         # The steps of the image's first container are those of its init layer.

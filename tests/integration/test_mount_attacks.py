@@ -13,8 +13,7 @@ import pytest
 from capabilities import need
 from mounted import MountRunner, bind, tmpfs, volume
 from processes import child
-from running import busybox_image, remove_containers, usable
-from stored import clean
+from running import busybox_image, container_store, usable
 
 from storagedrivers.errors import InvalidMountError, RuntimeFailedError, StorageDriversError
 from storagedrivers.linux import stage
@@ -47,16 +46,9 @@ threading.Thread(target=swap, daemon=True).start()
 @pytest.fixture
 def storage(on_filesystem: Callable[[str], Path]) -> Iterator[Storage]:
     need("root", "mount", "overlay")
-    directory = on_filesystem("ext4")
-    with Storage.open(
-        root=directory / "root", run_root=directory / "run", driver="overlay2"
-    ) as storage:
+    with container_store(on_filesystem("ext4")) as storage:
         busybox_image(storage)
         yield storage
-        remove_containers(storage)
-        for one in storage.volumes.ls():
-            storage.volumes.remove(one.name)
-        clean(storage)
 
 
 @pytest.fixture(params=["crun", "runc", "unshare"])

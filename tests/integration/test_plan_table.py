@@ -20,8 +20,7 @@ from mount_outcomes import (
     script,
     seen,
 )
-from running import remove_containers
-from stored import clean
+from running import container_store
 
 from storagedrivers.storage import Storage
 from storagedrivers.stores.containers import Container
@@ -31,14 +30,8 @@ from storagedrivers.stores.plans import Plan, PlannedMount
 @pytest.fixture
 def storage(on_filesystem: Callable[[str], Path]) -> Iterator[Storage]:
     need("root", "mount", "overlay", "busybox")
-    directory = on_filesystem("ext4")
-    root, run_root = directory / "root", directory / "run"
-    with Storage.open(root=root, run_root=run_root, driver="overlay2") as storage:
+    with container_store(on_filesystem("ext4")) as storage:
         yield storage
-        remove_containers(storage)
-        for volume in storage.volumes.ls():
-            storage.volumes.remove(volume.name)
-        clean(storage)
 
 
 @pytest.fixture

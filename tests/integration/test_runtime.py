@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from capabilities import need
-from running import PATIENCE, busybox_image, remove_containers, rootfs_tar, usable
-from stored import clean
+from running import PATIENCE, busybox_image, container_store, rootfs_tar, usable
 
 from storagedrivers.errors import (
     ContainerError,
@@ -39,14 +38,9 @@ UNTIL_ASKED = "trap 'echo bye; exit 3' TERM; echo hi; echo oops >&2; while :; do
 @pytest.fixture
 def storage(on_filesystem: Callable[[str], Path]) -> Iterator[Storage]:
     need("root", "mount", "overlay")
-    directory = on_filesystem("ext4")
-    with Storage.open(
-        root=directory / "root", run_root=directory / "run", driver="overlay2"
-    ) as storage:
+    with container_store(on_filesystem("ext4")) as storage:
         busybox_image(storage)
         yield storage
-        remove_containers(storage)
-        clean(storage)
 
 
 @pytest.fixture(params=["crun", "runc", "unshare"])

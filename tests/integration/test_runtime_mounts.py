@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 from capabilities import need
 from mounted import MountRunner, at, bind, host_tree, mounted, shared_mount, tmpfs, volume
-from running import PATIENCE, busybox_image, command_line, remove_containers, usable
+from running import (
+    PATIENCE,
+    busybox_image,
+    command_line,
+    container_store,
+    remove_containers,
+    usable,
+)
 from stored import clean
 
 from storagedrivers.errors import InvalidMountError, NotFoundError, RuntimeFailedError
@@ -26,16 +33,9 @@ from storagedrivers.stores import locks, sources
 @pytest.fixture
 def storage(on_filesystem: Callable[[str], Path]) -> Iterator[Storage]:
     need("root", "mount", "overlay")
-    directory = on_filesystem("ext4")
-    with Storage.open(
-        root=directory / "root", run_root=directory / "run", driver="overlay2"
-    ) as storage:
+    with container_store(on_filesystem("ext4")) as storage:
         busybox_image(storage)
         yield storage
-        remove_containers(storage)
-        for one in storage.volumes.ls():
-            storage.volumes.remove(one.name)
-        clean(storage)
 
 
 @pytest.fixture(params=["crun", "runc", "unshare"])

@@ -19,7 +19,8 @@ from capabilities import need
 from contained import base_image
 from crashes import killed, out_of_space, through_every_step
 from hostile import Hostile, all_archives
-from volumed import IMAGE, Place, cleaned, content, is_whole
+from stored import Place
+from volumed import IMAGE, cleaned, content, is_whole
 
 from storagedrivers.archive.whole import pack_whole
 from storagedrivers.errors import (

@@ -17,8 +17,8 @@ from capabilities import need
 from contained import base_image
 from mounted import mounted, shared_mount
 from processes import forked
-from stored import release
-from volumed import Place, cleaned, content, fill, is_whole
+from stored import Place, release
+from volumed import cleaned, content, fill, is_whole
 
 from storagedrivers.errors import ContainerError, InUseError, NotFoundError, VolumeError
 from storagedrivers.linux import stage, syscalls

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from capabilities import need
 from crashes import killed, out_of_space, through_every_step
-from volumed import IMAGE, Place, cleaned, content, fill, is_whole
+from stored import Place
+from volumed import IMAGE, cleaned, content, fill, is_whole
 
 from storagedrivers.errors import (
     AlreadyExistsError,

@@ -12,7 +12,8 @@ import archives
 import pytest
 from capabilities import need
 from crashes import child_ending, killed, make_image, out_of_space, shut_down, through_every_step
-from volumed import IMAGE, Place, cleaned, content, fill, is_whole
+from stored import Place
+from volumed import IMAGE, cleaned, content, fill, is_whole
 
 from storagedrivers.errors import NotFoundError
 from storagedrivers.linux import mount as mounting

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from capabilities import need
 from crashes import killed, make_image, out_of_space, shut_down, through_every_step
-from stored import release
+from stored import Place, release
 
 from storagedrivers.linux import mount as mounting
 from storagedrivers.linux.loop import loop_device
@@ -28,26 +28,8 @@ KINDS: dict[str, dict[str, object]] = {
 every_way = pytest.mark.parametrize("act", [killed, out_of_space])
 
 
-class Place:
-    """A store that is opened anew each time, as a process would."""
-
-    def __init__(self, directory: Path) -> None:
-        self.root, self.run_root = directory / "store", directory / "run"
-
-    def open(self) -> Storage:
-        return Storage.open(root=self.root, run_root=self.run_root, driver="vfs-copy")
-
-    def do(self, action: Callable[[Storage], object]) -> Callable[[], None]:
-        """The action, with a store of its own."""
-
-        def run() -> None:
-            with self.open() as storage:
-                action(storage)
-
-        return run
-
-    def create(self, storage: Storage, kind: str, name: str = "db") -> Volume:
-        return storage.volumes.create(name, **KINDS[kind])  # type: ignore[arg-type]
+def make_volume(storage: Storage, kind: str, name: str = "db") -> Volume:
+    return storage.volumes.create(name, **KINDS[kind])  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=["tmpfs", "btrfs"])
@@ -103,7 +85,7 @@ def test_creating(place: Place, kind: str, act: Callable[[], None]) -> None:
                 assert os.stat(storage.volumes.data("db")).st_mode & 0o7777 == 0o755
                 storage.volumes.remove("db")
 
-    create = place.do(lambda storage: place.create(storage, kind))
+    create = place.do(lambda storage: make_volume(storage, kind))
     through_every_step(create, act, look, at_least=5)
 
 
@@ -113,7 +95,7 @@ def test_removing(place: Place, kind: str, act: Callable[[], None]) -> None:
 
     def again() -> None:
         with place.open() as storage:
-            place.create(storage, kind)
+            make_volume(storage, kind)
             with storage.volumes.used("db") as path:
                 (path / "directory").mkdir(exist_ok=True)
                 (path / "directory/file").write_text("kept")
@@ -136,7 +118,7 @@ def test_using(place: Place, mounted: str, act: Callable[[], None]) -> None:
     """What a killed user has mounted is taken away by the next; what it wrote is there."""
     need("loop", "ext4", "mkfs.ext4")
     with place.open() as storage:
-        place.create(storage, mounted)
+        make_volume(storage, mounted)
         with storage.volumes.used("db") as path:
             (path / "file").write_text("kept")
 

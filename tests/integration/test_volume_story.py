@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 from capabilities import need
-from running import busybox_image, command_line, remove_containers, usable
-from stored import clean
+from running import busybox_image, command_line, container_store, usable
 
 from storagedrivers.storage import Storage
 
@@ -27,15 +26,9 @@ READ = ("sh", "-c", "cat /var/lib/mysql/table 2>/dev/null || echo nothing")
 @pytest.fixture
 def storage(on_filesystem: Callable[[str], Path]) -> Iterator[Storage]:
     need("root", "mount", "overlay", "busybox")
-    directory = on_filesystem("ext4")
-    root, run_root = directory / "root", directory / "run"
-    with Storage.open(root=root, run_root=run_root, driver="overlay2") as storage:
+    with container_store(on_filesystem("ext4")) as storage:
         busybox_image(storage)
         yield storage
-        remove_containers(storage)
-        for volume in storage.volumes.ls():
-            storage.volumes.remove(volume.name)
-        clean(storage)
 
 
 @pytest.fixture

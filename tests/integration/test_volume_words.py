@@ -13,7 +13,8 @@ import pytest
 from capabilities import need
 from contained import clean
 from programs import Program, environment
-from volumed import Place, cleaned
+from stored import Place
+from volumed import cleaned
 
 from storagedrivers.errors import InUseError, VolumeError
 from storagedrivers.linux import tree

@@ -32,6 +32,9 @@ with its traceback; a failed system call that no one translated stays an ``OSErr
     │   ├── InvalidReferenceError   no name of an image
     │   ├── InvalidMountError       a mount that was asked for and is none, in Docker's words
     │   ├── VolumeError             a volume cannot be made or mounted as it was asked for
+    │   ├── DockerfileError         a line of a Dockerfile that cannot be taken; says which and why
+    │   ├── BuildError              a step of a build failed
+    │   │   └── RunFailedError      a RUN's command failed; carries its exit code
     │   ├── ImageError
     │   │   ├── MalformedImageError     an archive, a manifest or a config that is no good
     │   │   └── UnsupportedImageError   sound, and not for this program or this host
@@ -272,6 +275,49 @@ class InvalidMountError(StoreError):
 
 class VolumeError(StoreError):
     """A volume cannot be made or mounted as it was asked for."""
+
+
+class DockerfileError(StoreError):
+    """A line of a Dockerfile that cannot be taken.
+
+    Attributes:
+        line: its number in the Dockerfile, from 1; 0 where it is of no file.
+    """
+
+    def __init__(
+        self,
+        brief: str,
+        *,
+        line: int = 0,
+        details: str | None = None,
+        resolution: str | None = None,
+    ) -> None:
+        super().__init__(brief, details=details, resolution=resolution)
+        self.line = line
+
+
+class BuildError(StoreError):
+    """A step of a build failed.
+
+    Attributes:
+        line: the line of its instruction in the Dockerfile, from 1; 0 where it is not known yet.
+        image: the id of the last good image before it, or None.
+    """
+
+    line: int = 0
+    image: str | None = None
+
+
+class RunFailedError(BuildError):
+    """The command of a RUN failed.
+
+    Attributes:
+        exit_code: the command's own; 128 and the signal that ended it.
+    """
+
+    def __init__(self, brief: str, *, exit_code: int, resolution: str | None = None) -> None:
+        super().__init__(brief, resolution=resolution)
+        self.exit_code = exit_code  # type: ignore[misc]
 
 
 class ImageError(StoreError):

@@ -147,6 +147,25 @@ _MIGRATIONS = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX containers_of_volume ON container_volumes (volume);
     """,
+    """
+    CREATE TABLE build_cache (
+        number INTEGER PRIMARY KEY,
+        key TEXT NOT NULL,
+        driver TEXT NOT NULL,
+        chain TEXT NOT NULL,
+        instruction TEXT NOT NULL,
+        layer TEXT REFERENCES layers (id),
+        empty INTEGER NOT NULL,
+        created REAL NOT NULL,
+        used REAL NOT NULL,
+        uses INTEGER NOT NULL DEFAULT 0,
+        boot TEXT NOT NULL,
+        facts BLOB NOT NULL,
+        UNIQUE (key, driver)
+    ) STRICT;
+    CREATE INDEX build_cache_of_layer ON build_cache (layer);
+    CREATE INDEX build_cache_of_chain ON build_cache (chain);
+    """,
 )
 """Each takes the schema from the version that is its index to the next."""
 

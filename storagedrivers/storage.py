@@ -19,27 +19,31 @@ chosen once, when the store is made; it is a fact of the store from then on.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
 
 from storagedrivers import opening
 from storagedrivers.stores.layers import LayerStore
 
 if TYPE_CHECKING:
+    from storagedrivers.build.events import Event
     from storagedrivers.config import StorageConfig
     from storagedrivers.driver import StorageDriver
     from storagedrivers.runtime import Runtime
+    from storagedrivers.stores.build_cache import CacheStore
     from storagedrivers.stores.check import Finding
     from storagedrivers.stores.containers import ContainerStore
     from storagedrivers.stores.database import Database
     from storagedrivers.stores.gc import Collected
+    from storagedrivers.stores.image_records import Image
     from storagedrivers.stores.images import ImageStore
     from storagedrivers.stores.owner import Owner
     from storagedrivers.stores.repair import Repaired
     from storagedrivers.stores.usage import (
+        CacheUsage,
         DriverUsage,
         Filesystem,
         ImageUsage,
@@ -58,6 +62,7 @@ class StorageUsage(NamedTuple):
         layers: each layer, the oldest first.
         images: each image, likewise.
         volumes: each volume, by name; what it takes is not counted.
+        cache: the build cache.
     """
 
     filesystem: Filesystem
@@ -65,6 +70,7 @@ class StorageUsage(NamedTuple):
     layers: list[LayerUsage]
     images: list[ImageUsage]
     volumes: list[VolumeUsage]
+    cache: CacheUsage
 
 
 def _find_user(root: int, words: str) -> tuple[int, tuple[int, ...]]:
@@ -101,6 +107,7 @@ class Storage:
         images: the images, each a stack of layers.
         containers: the containers, each a writable layer on an image.
         volumes: the volumes, which outlive containers.
+        build_cache: what the steps of builds have made.
         runtime: what runs them.
         warnings: what the choice of the driver has to say, and what could not be finished of an
             operation that was killed.
@@ -127,6 +134,7 @@ class Storage:
         self._images: ImageStore | None = None
         self._containers: ContainerStore | None = None
         self._volumes: VolumeStore | None = None
+        self._build_cache: CacheStore | None = None
         self._runtime: Runtime | None = None
 
     @property
@@ -163,6 +171,15 @@ class Storage:
 
             self._volumes = VolumeStore(self.layers, volume_driver)
         return self._volumes
+
+    @property
+    def build_cache(self) -> CacheStore:
+        """What the steps of builds have made."""
+        if self._build_cache is None:
+            from storagedrivers.stores.build_cache import CacheStore
+
+            self._build_cache = CacheStore(self.layers, lambda: self.volumes)
+        return self._build_cache
 
     @property
     def runtime(self) -> Runtime:
@@ -291,6 +308,63 @@ class Storage:
         """What the user should know though the store is open."""
         return (*self._warnings, *self.layers.problems)
 
+    def build(
+        self,
+        context: str | os.PathLike[str] | BinaryIO,
+        *,
+        dockerfile: str | bytes | None = None,
+        tags: Sequence[str] = (),
+        build_args: Mapping[str, str] | None = None,
+        target: str | None = None,
+        no_cache: bool = False,
+        labels: Mapping[str, str] | None = None,
+        network: str = "default",
+        platform: str | None = None,
+        cache_from: Sequence[str] = (),
+        source_date_epoch: int | None = None,
+        on_event: Callable[[Event], object] | None = None,
+    ) -> Image:
+        """Build an image: a layer for each step that changes files, and none that is there already.
+
+        Args:
+            context: the directory with the files that are copied, or a stream with a tar of it.
+            dockerfile: its path in the context, or what it says; by default ``Dockerfile``.
+            tags: names for the image.
+            build_args: values of its ARGs.
+            target: the stage to build, by its name or number; by default the last one.
+            no_cache: carry out every step, and remember what comes of it instead.
+            labels: for the image.
+            network: of its RUNs: ``default``, ``none`` or ``host``.
+            platform: that an image is for that begins with nothing; by default this host's.
+            cache_from: images whose layers are taken where their history says the same.
+            source_date_epoch: later times, of files too, become this one, in seconds: the same
+                inputs give the same image.
+            on_event: is told what happens, see :mod:`storagedrivers.build.events`; one event at a
+                time, from any thread.
+
+        Raises:
+            DockerfileError: a line of the Dockerfile cannot be taken.
+            BuildError: a step failed; :class:`RunFailedError` for a command, with its exit code.
+        """
+        from storagedrivers.build.building import build
+        from storagedrivers.build.request import Parts, Request
+
+        parts = Parts(self.layers, self.images, self.containers, self.build_cache)
+        request = Request(
+            dockerfile,
+            tags,
+            build_args or {},
+            target,
+            no_cache,
+            labels or {},
+            network,
+            platform,
+            cache_from,
+            source_date_epoch,
+            on_event,
+        )
+        return build(parts, context, request)
+
     def sync(self) -> None:
         """Bring the layers that were added with durability ``none`` to the disk."""
         self.layers.sync()
@@ -362,6 +436,7 @@ class Storage:
             [(6, 0, 3)]
         """
         from storagedrivers.stores.usage import (
+            cache_usage,
             driver_usage,
             filesystem,
             image_usage,
@@ -375,6 +450,7 @@ class Storage:
             layer_usage(self.layers),
             image_usage(self.layers),
             volume_usage(self.layers),
+            cache_usage(self.build_cache),
         )
 
     def owner(self, path: str | os.PathLike[str]) -> Owner | None:

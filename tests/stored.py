@@ -87,6 +87,7 @@ def clean(storage: Storage) -> None:
         for record in storage.layers.mounts():
             for _ in range(record.times):
                 storage.layers.unmount(record.layer)
+        storage.build_cache.prune(all=True)
         for layer in reversed(storage.layers.ls()):
             storage.layers.remove(layer.id)
         release(storage.run_root)

@@ -1,5 +1,5 @@
-"""What layers and images take, from what was counted when they were made. Nothing is walked, but
-with -v the volumes, whose files nobody has counted.
+"""What layers, images and the build cache take, from what was counted when they were made. Nothing
+is walked, but with -v the volumes, whose files nobody has counted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from storagedrivers.storage import Storage
 
 if TYPE_CHECKING:
     from storagedrivers.config import StorageConfig
-    from storagedrivers.stores.usage import ImageUsage, VolumeUsage
+    from storagedrivers.stores.usage import CacheUsage, ImageUsage, VolumeUsage
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     """Run the command."""
     from storagedrivers.stores.usage import (
+        cache_usage,
         driver_usage,
         filesystem,
         image_usage,
@@ -43,6 +44,7 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
         images = image_usage(storage.layers)
         volumes = _volumes(config, storage, walk=arguments.layers)
         layers = layer_usage(storage.layers) if arguments.layers else []
+        cache = cache_usage(storage.build_cache)
     if arguments.json:
         output.document(
             {
@@ -51,6 +53,7 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
                 "drivers": [one._asdict() for one in drivers],
                 "images": [one._asdict() for one in images],
                 "volumes": [one._asdict() for one in volumes],
+                "build_cache": cache._asdict(),
                 "layers": [one._asdict() for one in layers] if arguments.layers else None,
             }
         )
@@ -75,6 +78,9 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     if volumes:
         output.line()
         _print_volumes(volumes)
+    if cache.entries:
+        output.line()
+        _print_cache(cache)
     if arguments.layers:
         output.line()
         output.table(
@@ -143,5 +149,19 @@ def _print_volumes(volumes: Sequence[VolumeUsage]) -> None:
                 str(one.containers),
             )
             for one in volumes
+        ],
+    )
+
+
+def _print_cache(cache: CacheUsage) -> None:
+    output.table(
+        ("BUILD CACHE", "LAYERS", "BYTES", "RECLAIMABLE"),
+        [
+            (
+                f"{cache.entries} steps",
+                str(cache.layers),
+                output.size(cache.bytes),
+                output.size(cache.reclaimable),
+            )
         ],
     )

@@ -29,6 +29,8 @@ COMMANDS = {
     "image": "images: load, save, import, export, ls, inspect, history, tag, rm, prune",
     "container": "containers: create, ls, mount, diff, commit, checkpoint, fork, cp, rm, …",
     "volume": "volumes: create, ls, inspect, rm, prune, export, import, clone, usage",
+    "build": "make an image of a Dockerfile",
+    "cache": "the build cache: ls, prune",
     "load": "short for image load",
     "save": "short for image save",
     "images": "short for image ls",
@@ -50,7 +52,7 @@ COMMANDS = {
     "check": "whether the store is sound; --deep reads every layer",
     "repair": "put right what check finds",
     "gc": "remove what belongs to nothing",
-    "df": "what layers, images and volumes take",
+    "df": "what layers, images, volumes and the build cache take",
     "owner": "which layer, image, container or volume a path belongs to",
     "completion": "print a completion script for a shell",
 }

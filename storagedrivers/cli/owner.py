@@ -70,3 +70,5 @@ def _print_users(owner: Owner) -> None:
     for name in ("images", "containers"):
         if value := getattr(owner, name):
             output.line(f"{name}: {', '.join(value)}")
+    for step in owner.steps:
+        output.line(f"build cache: {' '.join(step.split())}")

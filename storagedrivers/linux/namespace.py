@@ -10,6 +10,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from storagedrivers.linux import syscalls
@@ -33,7 +34,31 @@ def in_own_mount_namespace(work: Callable[[], T]) -> T:
     Raises:
         OSError: no permission to make a mount namespace (EPERM), or what *work* raises.
     """
-    return _in_thread(lambda: syscalls.unshare(syscalls.CLONE_NEWNS), work)
+
+    def own() -> T:
+        before = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            try:
+                return work()
+            finally:
+                # A thread that has ended for Python may have it for a moment still.
+                with suppress(OSError):
+                    syscalls.setns(before, syscalls.CLONE_NEWNS)
+        finally:
+            os.close(before)
+
+    return _in_thread(int, own)
+
+
+def keep_mounts_in() -> None:
+    """Within :func:`in_own_mount_namespace`: from now on nothing that is mounted or unmounted here
+    arrives there; what is unmounted there still is here.
+
+    Raises:
+        OSError: EPERM in a chroot.
+    """
+    _spread_from_root(syscalls.MS_SLAVE)
 
 
 def in_directory(directory: str | os.PathLike[str], work: Callable[[], T]) -> T:
@@ -57,8 +82,12 @@ def make_mounts_private() -> None:
         OSError: EPERM without CAP_SYS_ADMIN, or in a chroot.
     """
     syscalls.unshare(syscalls.CLONE_NEWNS)
+    _spread_from_root(syscalls.MS_PRIVATE)
+
+
+def _spread_from_root(how: int) -> None:
     try:
-        syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE, None)
+        syscalls.mount(None, "/", None, syscalls.MS_REC | how, None)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
@@ -68,7 +97,7 @@ def make_mounts_private() -> None:
         ) from error
 
 
-def _in_thread(prepare: Callable[[], None], work: Callable[[], T]) -> T:
+def _in_thread(prepare: Callable[[], object], work: Callable[[], T]) -> T:
     results: list[T] = []
     failures: list[BaseException] = []
 
@@ -81,7 +110,11 @@ def _in_thread(prepare: Callable[[], None], work: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=run, name="storagedrivers-unshared")
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    except BaseException:  # an interrupt: what was begun is not left to itself
+        thread.join()
+        raise
     if failures:
         raise failures[0]
     return results[0]

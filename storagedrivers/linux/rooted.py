@@ -13,7 +13,7 @@ import os
 import stat
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from storagedrivers.linux import syscalls
 
@@ -58,15 +58,30 @@ def _walked(root: int, path: str, flags: int) -> int:
         os.close(found)
 
 
+class Notes(Protocol):
+    """Is told what a :class:`Root` makes; the descriptors are the root's."""
+
+    def before(self, parent: int) -> None:
+        """Something is about to be made in this directory."""
+
+    def after(self, parent: int, name: str, fd: int) -> None:
+        """It is made."""
+
+
 class Root:
     """A directory that is open; a context manager that closes it.
+
+    Args:
+        path: where it is.
+        notes: is told of what is made in it.
 
     Attributes:
         path: where it is.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], notes: Notes | None = None) -> None:
         self.path = os.fspath(path)
+        self._notes = notes
         self._top = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def __enter__(self) -> Self:
@@ -124,7 +139,7 @@ class Root:
         Raises:
             OSError: ENOTDIR, ELOOP, or what the filesystem says.
         """
-        fd = _Walk(self._top, make=True).go(path)
+        fd = _Walk(self._top, make=True, notes=self._notes).go(path)
         if stat.S_ISDIR(os.fstat(fd).st_mode):
             return fd
         os.close(fd)
@@ -137,7 +152,7 @@ class Root:
         Raises:
             OSError: as :meth:`make_directory`.
         """
-        return _Walk(self._top, make=True, file=True).go(path)
+        return _Walk(self._top, make=True, file=True, notes=self._notes).go(path)
 
     def is_symlink(self, name: str) -> bool:
         """Whether *name*, right below the root, is a symlink."""
@@ -155,15 +170,19 @@ class _Walk:
         top: the root.
         make: directories that are missing are made.
         file: the last name is made as a file.
+        notes: is told of what is made.
 
     Attributes:
         path: where it has got to from the root, and what was left to be walked if that failed.
     """
 
-    def __init__(self, top: int, *, make: bool = False, file: bool = False) -> None:
+    def __init__(
+        self, top: int, *, make: bool = False, file: bool = False, notes: Notes | None = None
+    ) -> None:
         self._stack = [top]
         self._make = make
         self._file = file
+        self._notes = notes
         self._links = 0
         self._names: list[str] = []
         self.path = "/"
@@ -205,7 +224,7 @@ class _Walk:
         except FileNotFoundError:
             if not self._make:
                 raise
-            fd = _make_file(here, name) if self._file and last else _make_directory(here, name)
+            fd = self._made(here, name, file=self._file and last)
         mode = os.fstat(fd).st_mode
         if stat.S_ISDIR(mode):
             self._stack.append(fd)
@@ -217,6 +236,14 @@ class _Walk:
             return fd
         os.close(fd)
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name)
+
+    def _made(self, here: int, name: str, *, file: bool) -> int:
+        if self._notes is not None:
+            self._notes.before(here)
+        fd = _make_file(here, name) if file else _make_directory(here, name)
+        if self._notes is not None:
+            self._notes.after(here, name, fd)
+        return fd
 
     def _follow(self, fd: int, name: str) -> str:
         self._links += 1

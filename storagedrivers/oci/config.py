@@ -9,20 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from storagedrivers.errors import MalformedImageError
-from storagedrivers.oci.changes import apply_change, apply_changes
 from storagedrivers.oci.documents import Fields, digest_of, parse_document, write_document
 from storagedrivers.oci.platforms import host_platform
-
-__all__ = [
-    "History",
-    "ImageConfig",
-    "apply_change",
-    "apply_changes",
-    "make_config",
-    "parse_config",
-    "parse_time",
-    "write_time",
-]
 
 _END = 253_402_300_800.0  # the year 10000, which no date has here
 

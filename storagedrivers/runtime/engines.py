@@ -45,6 +45,13 @@ class Bundle(NamedTuple):
         return os.path.join(self.run, "mounts")
 
     @property
+    def rootfs(self) -> str:
+        """Where the root filesystem of a build's container is mounted, in the engine's namespace
+        alone. Other containers have none.
+        """
+        return os.path.join(self.run, "rootfs")
+
+    @property
     def pid_file(self) -> str:
         """Where the engine writes the id of the container's first process."""
         return os.path.join(self.run, "pid")

@@ -29,6 +29,7 @@ from storagedrivers.stores import mount_problems, sources
 from storagedrivers.stores.container_mounts import ContainerMount, mounts_of
 
 if TYPE_CHECKING:
+    from storagedrivers.linux.rooted import Notes
     from storagedrivers.stores.containers import Container
 
 _NEEDED = (
@@ -46,7 +47,7 @@ class Wanted(NamedTuple):
         propagation: how it spreads.
         mount: what, if it is a volume or comes from the host.
         tmpfs: or the words of a tmpfs.
-        file: or a file of the container's own.
+        file: or a file of the container's own, or what else is at a path that nobody exchanges.
         read_only: nothing can be written through it.
     """
 
@@ -66,10 +67,15 @@ class Mounts:
         files: those of its own that are mounted over the image's, by their targets.
         roots: the directories of the store: what is bound from above them has to let go of what is
             unmounted there.
+        more: what is mounted besides.
     """
 
     def __init__(
-        self, container: Container, files: Mapping[str, str], roots: Sequence[str] = ()
+        self,
+        container: Container,
+        files: Mapping[str, str],
+        roots: Sequence[str] = (),
+        more: Sequence[Wanted] = (),
     ) -> None:
         config = container.config
         asked = [_wanted(one, roots) for one in mounts_of(container)]
@@ -79,7 +85,7 @@ class Mounts:
             for path, file in files.items()
         }
         # Of two at one place the later one would hide the other.
-        by_target |= {one.target: one for one in (*tmpfs, *asked)}
+        by_target |= {one.target: one for one in (*tmpfs, *asked, *more)}
         self.wanted = sorted(by_target.values(), key=lambda one: one.target.count("/"))
 
     @property
@@ -145,6 +151,7 @@ class Where(NamedTuple):
         spreads: the engine keeps how mounts spread that it takes along.
         devices: a cgroup limits them.
         needed: what else the engine uses.
+        notes: is told what is made in the root filesystem for mounts.
     """
 
     rootfs: str
@@ -153,6 +160,7 @@ class Where(NamedTuple):
     spreads: bool = True
     devices: bool = True
     needed: tuple[str, ...] = ()
+    notes: Notes | None = None
 
 
 def assemble(mounts: Mounts, paths: Mapping[str, str], where: Where) -> list[dict[str, Any]]:
@@ -181,7 +189,7 @@ def assemble(mounts: Mounts, paths: Mapping[str, str], where: Where) -> list[dic
                 _prepare(staged, str(number), one, fd, where)
         os.makedirs(where.stage, mode=0o700, exist_ok=True)
         staged.move(where.stage)
-        rootfs = stack.enter_context(Rootfs(where.rootfs))
+        rootfs = stack.enter_context(Rootfs(where.rootfs, where.notes))
         placing = _Placing(rootfs, where)
         for number, one in enumerate(mounts.wanted):
             placing.place(one, os.path.join(where.stage, str(number)))
@@ -228,13 +236,13 @@ def _stage(staged: stage.Stage, name: str, one: Wanted, fd: int, where: Where) -
                 f"what is mounted below {one.target} cannot be made read-only by this kernel",
                 resolution="Linux 5.12 can; or leave bind-recursive=readonly out",
             )
-    if mount is not None and _is_closed(mount, where):
+    if _is_closed(one, where):
         stage.set_no_devices(point)
 
 
-def _is_closed(mount: ContainerMount, where: Where) -> bool:
+def _is_closed(one: Wanted, where: Where) -> bool:
     """Whether no cgroup keeps a device that lies in a volume from being the host's disk."""
-    return bool(mount.name) and not where.devices
+    return not where.devices and (one.mount is None or bool(one.mount.name))
 
 
 class _Placing:
@@ -312,7 +320,7 @@ class _Placing:
         options = [kind, one.propagation]
         # It has them already, and an engine may take them off.
         options += ["ro"] if one.read_only else []
-        options += ["nodev"] if mount is not None and _is_closed(mount, self._where) else []
+        options += ["nodev"] if _is_closed(one, self._where) else []
         self.left.append(
             {"destination": target, "type": "bind", "source": point, "options": options}
         )

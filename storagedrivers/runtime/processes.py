@@ -6,11 +6,16 @@ import errno
 import os
 import signal
 import time
+from _thread import allocate_lock  # of threading, which costs a start more than a millisecond
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from storagedrivers.errors import RuntimeFailedError
+from storagedrivers.linux.mountinfo import mount_namespaces, read_mountinfo
+
+if TYPE_CHECKING:
+    import subprocess
 
 _GONE = (FileNotFoundError, ProcessLookupError)
 _LONGEST_STOP = 5.0  # seconds
@@ -27,21 +32,35 @@ FORWARDED = (
 """What a container's process gets from who waits for it."""
 
 
+_spawning = allocate_lock()  # of the process: so are its descriptors
+
+
+def spawn(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start a program, as ``subprocess.Popen`` does, in a process group of its own."""
+    import subprocess
+
+    with _spawning:
+        return subprocess.Popen(command, process_group=0, **options)
+
+
+def await_spawning() -> None:
+    """Return when no child of another thread still has open what was closed before: a child has all
+    descriptors until it executes its program.
+    """
+    with _spawning:
+        pass
+
+
 def run(command: Sequence[str]) -> str:
     """Run a program that only does something; what it complains about, or nothing if it did it."""
     import subprocess
 
-    result = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        process_group=0,
-        check=False,
-    )
-    if not result.returncode:
+    null = subprocess.DEVNULL
+    with spawn(command, stdin=null, stdout=null, stderr=subprocess.PIPE) as child:
+        _, said = child.communicate()
+    if not child.returncode:
         return ""
-    return result.stderr.decode(errors="replace").strip() or f"exit status {result.returncode}"
+    return said.decode(errors="replace").strip() or f"exit status {child.returncode}"
 
 
 def exit_code(status: int) -> int:
@@ -105,6 +124,27 @@ def await_end(*pids: int) -> None:
     deadline = time.monotonic() + _LONGEST_STOP
     while any(map(_is_there, pids)) and time.monotonic() < deadline:
         time.sleep(_PAUSE)
+
+
+def end_all_that_see(mountpoint: str) -> None:
+    """Send SIGKILL to every process in whose mount namespace something is mounted at *mountpoint*,
+    and wait until they are gone. This one's own namespace is left alone.
+    """
+    path = os.path.realpath(mountpoint)
+    found: dict[int, bool] = {}
+    doomed = []
+    for pid, namespace in mount_namespaces():
+        if pid == "self":
+            found[namespace] = False
+        if namespace not in found:
+            with suppress(*_GONE):  # it ended: the next in it tells
+                mounts = read_mountinfo(f"/proc/{pid}/mountinfo")
+                found[namespace] = any(one.mountpoint == path for one in mounts)
+        if found.get(namespace):
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+                doomed.append(int(pid))
+    await_end(*doomed)
 
 
 def _is_there(pid: int) -> bool:

@@ -72,7 +72,9 @@ class Place(NamedTuple):
     size: tuple[int, int] | None = None
 
 
-def make_spec(config: Mapping[str, Any], rootfs: Rootfs, place: Place) -> dict[str, Any]:
+def make_spec(
+    config: Mapping[str, Any], rootfs: Rootfs, place: Place, *, make_directory: bool = True
+) -> dict[str, Any]:
     """The document, with the mounts of the kernel's filesystems.
 
     What the container needs in its root filesystem and lacks is made: the working directory.
@@ -81,12 +83,19 @@ def make_spec(config: Mapping[str, Any], rootfs: Rootfs, place: Place) -> dict[s
         config: with Docker's keys; see :mod:`storagedrivers.stores.containers`.
         rootfs: what it will see as its root, mounted.
         place: where it will run.
+        make_directory: have the working directory made.
 
     Raises:
         RuntimeFailedError: there is no command, no such user, or a value is no good.
     """
     host_network = config.get("Network") == "host"
-    process = make_process(config, rootfs, hostname=place.hostname, size=place.size)
+    process = make_process(
+        config,
+        rootfs,
+        hostname=place.hostname,
+        size=place.size,
+        make_directory=make_directory,
+    )
     process["oomScoreAdj"] = 0
     if not _may_be_killed_as_others():
         del process["oomScoreAdj"]

@@ -6,16 +6,17 @@ import os
 import selectors
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import IO
 
-from storagedrivers.runtime import terminal
+from storagedrivers.runtime import processes, terminal
 from storagedrivers.runtime.logs import Writer
 from storagedrivers.runtime.terminal import Child, Terminal
 
 _CHUNK = 65536
+_BREATH = 0.05  # seconds between two looks whether it is to end
 
 
 class Stdio(ABC):
@@ -60,7 +61,7 @@ class Attached(Stdio):
 
     def start(self, command: Sequence[str]) -> Child:
         """Start it."""
-        return subprocess.Popen(command, stdin=self._stdin, process_group=0)
+        return processes.spawn(command, stdin=self._stdin)
 
     def wait(self, child: Child) -> None:
         """Nothing is to be moved."""
@@ -114,13 +115,8 @@ class Logged(Stdio):
 
     def start(self, command: Sequence[str]) -> Child:
         """Start it with a pipe for each stream."""
-        return subprocess.Popen(
-            command,
-            stdin=self._stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            process_group=0,
-        )
+        pipe = subprocess.PIPE
+        return processes.spawn(command, stdin=self._stdin, stdout=pipe, stderr=pipe)
 
     def wait(self, child: Child) -> None:
         """Write down what comes."""
@@ -143,6 +139,51 @@ class Logged(Stdio):
             if pipe:
                 with suppress(BrokenPipeError):
                     pipe.close()
+
+
+class Piped(Stdio):
+    """One pipe for both streams, handed on as it comes; nobody types.
+
+    Args:
+        output: takes what is written.
+        check: raises where it is to end before its time; called again and again.
+    """
+
+    def __init__(self, output: Callable[[bytes], object], check: Callable[[], object]) -> None:
+        super().__init__()
+        self._output = output
+        self._check = check
+
+    def start(self, command: Sequence[str]) -> Child:
+        """Start it."""
+        null, pipe, same = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
+        child = processes.spawn(command, stdin=null, stdout=pipe, stderr=same)
+        assert child.stdout
+        self._stack.callback(child.stdout.close)
+        return child
+
+    def wait(self, child: Child) -> None:
+        """Hand on what comes, until the pipe is closed and the engine has ended."""
+        assert child.stdout
+        with ExitStack() as stack:
+            selector = stack.enter_context(selectors.DefaultSelector())
+            selector.register(child.stdout, selectors.EVENT_READ)
+            with suppress(OSError):  # before Linux 5.3
+                ended = os.pidfd_open(child.pid)
+                stack.callback(os.close, ended)
+                selector.register(ended, selectors.EVENT_READ)
+            while selector.get_map():
+                self._check()
+                for key, _ in selector.select(_BREATH):
+                    data = os.read(key.fd, _CHUNK) if key.fileobj is child.stdout else b""
+                    if data:
+                        self._output(data)
+                    else:
+                        selector.unregister(key.fileobj)
+        while child.poll() is None:
+            self._check()
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(_BREATH)
 
 
 class LoggedTerminal(Stdio):

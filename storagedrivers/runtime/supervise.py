@@ -12,11 +12,9 @@ a run whose monitor was killed is known, and the next start clears it away.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -28,20 +26,17 @@ from storagedrivers.errors import (
     StorageDriversError,
     UnmountError,
 )
-from storagedrivers.linux import namespace
-from storagedrivers.runtime import engines, files, mounts, outcome, processes
+from storagedrivers.runtime import engines, outcome, processes
 from storagedrivers.runtime.engines import Bundle
-from storagedrivers.runtime.rootfs import Rootfs
-from storagedrivers.runtime.spec import Place, command, make_spec
-from storagedrivers.runtime.status import LOST, Status, read_status, replace_file, write_status
+from storagedrivers.runtime.launching import Launch, forget_process
+from storagedrivers.runtime.spec import command
+from storagedrivers.runtime.status import LOST, Status, read_status, write_status
 from storagedrivers.runtime.stdio import Stdio
 from storagedrivers.stores import locks, sources
 from storagedrivers.stores.container_mounts import mounts_of
 
 if TYPE_CHECKING:
     from storagedrivers.stores.containers import Container, ContainerStore
-
-_PAUSE = 0.002  # seconds between two looks for the container's process
 
 
 def bundle_of(containers: ContainerStore, container: Container) -> Bundle:
@@ -117,6 +112,8 @@ def clear(containers: ContainerStore, container: Container) -> None:
     bundle = bundle_of(containers, container)
     status = read_status(bundle.directory)
     if status.engine and status.finished is None:
+        if os.path.isdir(rootfs := bundle.rootfs):
+            processes.end_all_that_see(rootfs)  # engines that were about to start it
         with suppress(RuntimeFailedError):  # an engine that is gone, after the boot as a rule
             engines.choose(status.engine).delete(bundle)
         write_status(
@@ -125,15 +122,7 @@ def clear(containers: ContainerStore, container: Container) -> None:
         )
         with suppress(NotFoundError):  # it died before it mounted, or with the boot
             containers.unmount(container.id)
-    _forget_process(bundle)
-
-
-def _forget_process(bundle: Bundle) -> None:
-    for path in (bundle.birth, bundle.pid_file, bundle.errors):
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-    with suppress(OSError):
-        os.rmdir(bundle.stage)
+    forget_process(bundle)
 
 
 class _Session:
@@ -143,7 +132,7 @@ class _Session:
         self._containers = containers
         self._container = container
         self._bundle = bundle
-        self._program = command(container.config)[0]
+        command(container.config)  # before anything is mounted
         self._engine = engines.choose(container.config.get("Runtime") or None)
         self._status = Status(engine=self._engine.name)
         self._problem = ""
@@ -164,48 +153,21 @@ class _Session:
         return code
 
     def _run_mounted(self, stdio: Stdio, started: Callable[[], object]) -> int:
-        store, wanted = self._containers, mounts_of(self._container)
-        with self._mounted() as path, sources.held(store.volumes, wanted) as paths:
-            start = self._prepared(path, paths, stdio)
+        store, container = self._containers, self._container
+        roots = (store.layers.root, store.layers.run_root)
+        launch = Launch(container, self._bundle, self._engine, roots)
+
+        def noted(pid: int) -> None:
+            self._status = self._status._replace(started=time.time(), pid=pid)
+            write_status(self._bundle.directory, self._status)
+            started()
+
+        with self._mounted() as path, sources.held(store.volumes, mounts_of(container)) as paths:
+            start = launch.prepared(path, paths, stdio)
             try:
-                return self._run_engine(start, stdio, started)
+                return launch.run(start, stdio, noted)
             finally:
-                self._engine.delete(self._bundle)
-                _forget_process(self._bundle)
-
-    def _prepared(
-        self, path: str, paths: Mapping[str, str], stdio: Stdio
-    ) -> Callable[[], subprocess.Popen[bytes]]:
-        """What starts the engine, in a mount namespace of its own."""
-        bundle, engine, container = self._bundle, self._engine, self._container
-        hostname = files.hostname(container)
-        own = files.write(bundle.directory, container.config, hostname)
-        layers = self._containers.layers
-        wanted = mounts.Mounts(container, own, (layers.root, layers.run_root))
-        cgroup = engine.cgroup(bundle)
-        with Rootfs(path) as rootfs:
-            place = Place(hostname, wanted.targets, cgroup, stdio.size)
-            document = make_spec(container.config, rootfs, place)
-        if wanted.propagation:
-            document["linux"]["rootfsPropagation"] = wanted.propagation
-        document["hooks"] = engine.hooks(bundle, path)
-        where = mounts.Where(
-            path,
-            bundle.stage,
-            document["process"]["cwd"],
-            engine.keeps_propagation,
-            devices=cgroup is not None,
-            needed=(bundle.directory, bundle.run, engine.program),
-        )
-
-        def start() -> subprocess.Popen[bytes]:
-            os.chdir("/")  # of this thread alone; the directory's mount would be kept, or is gone
-            left = mounts.assemble(wanted, paths, where)
-            document["mounts"] = mounts.by_depth([*document["mounts"], *left])
-            replace_file(bundle.config, json.dumps(document).encode(), mode=0o600)
-            return stdio.start(engine.run(bundle, stdio.words))
-
-        return start
+                launch.forget()
 
     @contextmanager
     def _mounted(self) -> Iterator[str]:
@@ -219,54 +181,6 @@ class _Session:
                 # Somebody else is in there; that changes nothing of how it ended.
                 self._problem = str(error)
 
-    def _run_engine(
-        self,
-        start: Callable[[], subprocess.Popen[bytes]],
-        stdio: Stdio,
-        started: Callable[[], object],
-    ) -> int:
-        bundle, engine = self._bundle, self._engine
-        child: subprocess.Popen[bytes] | None = None
-        early: list[int] = []
-
-        def send(number: int) -> None:
-            if child is None:
-                early.append(number)
-            elif os.path.exists(bundle.birth):
-                engine.kill(bundle, number)
-            else:  # not there yet: the engine gives up
-                child.send_signal(number)
-
-        with processes.forwarded(send):
-            child = namespace.in_own_mount_namespace(start)
-            try:
-                for number in early:
-                    send(number)
-                self._await_start(child, started)
-                stdio.wait(child)
-            finally:
-                if child.poll() is None:
-                    child.kill()
-                    child.wait()
-        if words := outcome.read_errors(bundle.errors):
-            raise outcome.failure(self._program, engine.name, words)
-        return processes.exit_code(child.returncode)
-
-    def _await_start(self, child: subprocess.Popen[bytes], started: Callable[[], object]) -> None:
-        """Wait until the container has a process, or the engine has ended."""
-        while not (pid := _read_number(self._bundle.pid_file)):
-            if child.poll() is not None:
-                return
-            time.sleep(_PAUSE)
-        try:
-            birth = processes.birth(pid)
-        except FileNotFoundError:  # it was quick
-            birth = ""
-        replace_file(self._bundle.birth, birth.encode(), mode=0o600)
-        self._status = self._status._replace(started=time.time(), pid=pid)
-        write_status(self._bundle.directory, self._status)
-        started()
-
     def _finish(self, exit_fd: int, code: int, error: str) -> None:
         os.pwrite(exit_fd, b"%d\n" % code, 0)
         status = self._status._replace(finished=time.time(), exit_code=code, error=error, pid=None)
@@ -278,11 +192,3 @@ def _new_file(path: str) -> int:
     with suppress(FileNotFoundError):
         os.unlink(path)
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-
-
-def _read_number(path: str) -> int:
-    try:
-        with open(path) as file:
-            return int(file.read() or 0)
-    except (FileNotFoundError, ValueError):
-        return 0

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from storagedrivers.dockerfile.changes import apply_changes
 from storagedrivers.errors import NotFoundError
 from storagedrivers.oci import reference
-from storagedrivers.oci.config import History, ImageConfig, apply_changes, make_config, write_time
+from storagedrivers.oci.config import History, ImageConfig, make_config, write_time
 from storagedrivers.stores import comparing, copying, moves
 
 if TYPE_CHECKING:

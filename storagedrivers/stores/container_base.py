@@ -103,18 +103,24 @@ class ContainerBase:
     @contextmanager
     def locked(self, container: Container) -> Iterator[None]:
         """Hold its lock; who holds it already goes on."""
-        key = (get_ident(), container.id)
-        if key in self._held:
+        if (get_ident(), container.id) in self._held:
             yield
             return
         with self.layers.locked(
             f"{locks.CONTAINER}{container.id}", what=f"container {container.name}"
         ):
-            self._held.add(key)
-            try:
+            with self.holding(container):
                 yield
-            finally:
-                self._held.discard(key)
+
+    @contextmanager
+    def holding(self, container: Container) -> Iterator[None]:
+        """Within the block this thread has the container's lock, however it got it."""
+        key = (get_ident(), container.id)
+        self._held.add(key)
+        try:
+            yield
+        finally:
+            self._held.discard(key)
 
     @contextmanager
     def settled(self, reference: str) -> Iterator[Container]:

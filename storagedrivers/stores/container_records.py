@@ -104,11 +104,15 @@ def get(database: Database, reference: str) -> Container:
     )
 
 
-def insert(connection: sqlite3.Connection, container: Container) -> Container:
+def insert(
+    connection: sqlite3.Connection, container: Container, *, state: str = "ready"
+) -> Container:
     """Within a transaction: the row of a new container; returns it with the name that it got.
 
     Args:
         container: without a name, it gets a random one.
+        state: ``creating`` for one that a build runs in: only its lock tells it from one whose
+            build was killed, and nobody but the build sees it.
 
     Raises:
         AlreadyExistsError: the name is taken.
@@ -121,8 +125,8 @@ def insert(connection: sqlite3.Connection, container: Container) -> Container:
     container = container._replace(name=container.name or _free_name(connection))
     refuse_taken(connection, container.name)
     connection.execute(
-        f"INSERT INTO containers ({_COLUMNS}, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'ready')",
-        tuple(container._replace(config=json.dumps(container.config))),  # type: ignore[arg-type]
+        f"INSERT INTO containers ({_COLUMNS}, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*container._replace(config=json.dumps(container.config)), state),  # type: ignore[arg-type]
     )
     return container
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from storagedrivers.errors import InUseError, NotFoundError, StorageDriversError
 from storagedrivers.linux import tree
 from storagedrivers.model import is_layer_id
-from storagedrivers.stores import locks, volume_records
+from storagedrivers.stores import build_steps, locks, volume_records
 from storagedrivers.stores.records import unused
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ def finish(store: ContainerStore, container: str) -> None:
         return  # someone is at it
     try:
         row = store.database.row("SELECT state FROM containers WHERE id = ?", container)
+        if row is not None and row[0] == build_steps.STATE:
+            build_steps.end(store, container)
         if row is not None and row[0] != "ready":
             _finish(store, container)
         # Layers that it had are referred to by nothing, if it died before it released them.

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from storagedrivers.dockerfile.changes import apply_changes
 from storagedrivers.errors import StorageDriversError
-from storagedrivers.oci.changes import apply_changes
 from storagedrivers.oci.config import History, make_config, write_time
 from storagedrivers.oci.platforms import host_platform, parse_platform
 from storagedrivers.stores.images import checked_name

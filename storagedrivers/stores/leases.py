@@ -76,6 +76,14 @@ class Lease:
         """Within a transaction: keep a layer that is being made."""
         connection.execute("INSERT OR IGNORE INTO leases VALUES (?, ?)", (self.name, layer))
 
+    def drop(self, layer: str) -> None:
+        """Let go of one layer, which goes where nothing else refers to it."""
+        with self._store.database.transaction(durable=False) as connection:
+            connection.execute(
+                "DELETE FROM leases WHERE name = ? AND layer = ?", (self.name, layer)
+            )
+        self._store.release(layer, later=True)
+
 
 _TOPMOST = """
     SELECT id FROM layers JOIN leases ON leases.layer = id

@@ -45,6 +45,7 @@ class Owner(NamedTuple):
         containers: the names of the containers that have the layer, or the directory, or use the
             volume.
         volume: the volume's name; empty where it is none's.
+        steps: the instructions by which the build cache has the layer.
     """
 
     kind: str
@@ -59,6 +60,7 @@ class Owner(NamedTuple):
     images: tuple[str, ...] = ()
     containers: tuple[str, ...] = ()
     volume: str = ""
+    steps: tuple[str, ...] = ()
 
     @property
     def is_orphan(self) -> bool:
@@ -197,6 +199,7 @@ def _with_references(store: LayerStore, owner: Owner) -> Owner:
         mounts=tuple(mounts),
         images=records.images_on(store.database, row.id),
         containers=records.containers_on(store.database, row.id),
+        steps=records.steps_with(store.database, row.id),
         provider=_provider(store, row.driver, (row.id, *lowers), owner),
     )
 

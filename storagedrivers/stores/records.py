@@ -119,11 +119,28 @@ def describe(
     )
 
 
+_FORGET_EARLIER = (
+    "UPDATE layers SET chain_id = NULL WHERE id = ?1 AND NOT durable"
+    " AND EXISTS (SELECT 1 FROM build_cache WHERE layer = ?1 AND boot != ?2)",
+    "DELETE FROM build_cache WHERE layer = ?1 AND boot != ?2"
+    " AND (SELECT NOT durable FROM layers WHERE id = ?1)",
+)
+
+
 def set_durable(connection: sqlite3.Connection, layers: Iterable[str]) -> None:
-    """Within a transaction: note that layers have reached the disk."""
-    connection.executemany(
-        "UPDATE layers SET durable = 1 WHERE id = ?", [(layer,) for layer in layers]
-    )
+    """Within a transaction: note that layers have reached the disk.
+
+    What a build made before this boot may have reached it in part only, and no one looks: the cache
+    forgets it, and it is not found by its ChainID.
+    """
+    ids = [(layer,) for layer in layers]
+    if ids:
+        from storagedrivers.stores.mounts import boot_id
+
+        boot = boot_id()
+        for statement in _FORGET_EARLIER:
+            connection.executemany(statement, [(layer, boot) for (layer,) in ids])
+    connection.executemany("UPDATE layers SET durable = 1 WHERE id = ?", ids)
 
 
 def find(database: Database, where: str, *parameters: object) -> list[Layer]:
@@ -200,13 +217,17 @@ def require_ready(connection: sqlite3.Connection, layer: str) -> None:
         raise NotFoundError(f"there is no layer {layer}")
 
 
-_REFERRERS = """
+CACHE = "the build cache"
+"""What :func:`referrers` says of its entries."""
+
+_REFERRERS = f"""
     SELECT 'layer ' || id FROM layers WHERE parent = :layer
     UNION ALL SELECT 'image ' || id FROM images WHERE layer = :layer OR init = :layer
     UNION ALL SELECT 'container ' || name FROM containers WHERE layer = :layer
     UNION ALL SELECT 'checkpoint ' || label || ' of container ' || containers.name
         FROM checkpoints JOIN containers ON containers.id = container
         WHERE checkpoints.layer = :layer
+    UNION ALL SELECT DISTINCT '{CACHE}' FROM build_cache WHERE layer = :layer
     UNION ALL SELECT 'an operation that is running' FROM leases WHERE layer = :layer
     LIMIT :limit
 """
@@ -238,12 +259,19 @@ def containers_on(database: Database, layer: str) -> tuple[str, ...]:
     return tuple(row[0] for row in database.rows(query, layer))
 
 
+def steps_with(database: Database, layer: str) -> tuple[str, ...]:
+    """The instructions by which the build cache has a layer itself, the oldest first."""
+    query = "SELECT instruction FROM build_cache WHERE layer = ? ORDER BY number"
+    return tuple(row[0] for row in database.rows(query, layer))
+
+
 _UNUSED = """
     SELECT id, parent FROM layers WHERE held = 0 AND state = 'ready'
     AND id NOT IN (SELECT layer FROM images WHERE layer IS NOT NULL)
     AND id NOT IN (SELECT init FROM images WHERE init IS NOT NULL)
     AND id NOT IN (SELECT layer FROM containers WHERE layer IS NOT NULL)
     AND id NOT IN (SELECT layer FROM checkpoints)
+    AND id NOT IN (SELECT layer FROM build_cache WHERE layer IS NOT NULL)
     AND id NOT IN (SELECT layer FROM leases)
     AND id NOT IN (SELECT layer FROM mounts)
     ORDER BY number DESC

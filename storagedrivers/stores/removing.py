@@ -30,12 +30,17 @@ def remove(store: LayerStore, layer: Layer, *, timeout: float) -> None:
             if users := records.referrers(connection, layer.id):
                 raise InUseError(
                     f"layer {layer.id} is needed by {', '.join(users)}",
-                    resolution="remove those first",
+                    resolution="remove those first" + _how_of_cache(users),
                 )
             _mark(connection, layer.id)
         _refuse_living_upper(store, layer)
         discard(store, layer.id)
     _release_below(store, layer.parent)
+
+
+def _how_of_cache(users: list[str]) -> str:
+    how = "; what the build cache has: storagedrivers cache prune"
+    return how if records.CACHE in users else ""
 
 
 def release(store: LayerStore, layer: str, *, later: bool = False) -> list[str]:
@@ -153,6 +158,7 @@ def discard(store: LayerStore, layer: str) -> None:
     with store.database.transaction() as connection:
         connection.execute("DELETE FROM leases WHERE layer = ?", (layer,))
         connection.execute("DELETE FROM mounts WHERE layer = ?", (layer,))
+        connection.execute("DELETE FROM build_cache WHERE layer = ?", (layer,))
         connection.execute("DELETE FROM layers WHERE id = ?", (layer,))
 
 

@@ -8,6 +8,7 @@ makes a new one. Removing it, and what lies above it, is done on request only.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
@@ -158,6 +159,7 @@ def _lost(store: LayerStore, layer: Layer, *, yes: bool) -> tuple[Outcome, str]:
             connection.executemany(
                 "UPDATE layers SET chain_id = NULL WHERE id = ?", [(one,) for one in ids]
             )
+            _forget_builds(connection, ids)
         return Outcome.QUARANTINED, (
             f"the layer is in quarantine{others}; its tar added again makes a new one,"
             " storagedrivers repair --yes removes it"
@@ -165,12 +167,21 @@ def _lost(store: LayerStore, layer: Layer, *, yes: bool) -> tuple[Outcome, str]:
     try:
         _refuse_mounted(store, ids)
         _refuse_needed(store, layer.id)
+        with store.database.transaction() as connection:
+            _forget_builds(connection, ids)
         for one in ids:
             with suppress(NotFoundError):  # nobody wanted it any more, and it went with the last
                 store.remove(one)
     except (OSError, StorageDriversError) as error:
         return Outcome.LEFT, str(error)
     return Outcome.REMOVED, f"the layer is removed{others}"
+
+
+def _forget_builds(connection: sqlite3.Connection, layers: list[str]) -> None:
+    """What a build would find in the cache is not to lie on a layer that lost something."""
+    connection.executemany(
+        "DELETE FROM build_cache WHERE layer = ?", [(layer,) for layer in layers]
+    )
 
 
 def _refuse_mounted(store: LayerStore, ids: list[str]) -> None:

@@ -15,6 +15,7 @@ from storagedrivers.errors import StorageDriversError
 
 if TYPE_CHECKING:
     from storagedrivers.model import Usage
+    from storagedrivers.stores.build_cache import CacheStore
     from storagedrivers.stores.layers import LayerStore
 
 
@@ -93,6 +94,22 @@ class VolumeUsage(NamedTuple):
     containers: int
     bytes: int | None = None
     inodes: int | None = None
+
+
+class CacheUsage(NamedTuple):
+    """The build cache; volumes that it has are among the volumes.
+
+    Attributes:
+        entries: how many steps it knows.
+        layers: how many layers those made.
+        bytes: of their own files.
+        reclaimable: of the files of the layers that nothing but the cache has.
+    """
+
+    entries: int
+    layers: int
+    bytes: int
+    reclaimable: int
 
 
 class Filesystem(NamedTuple):
@@ -184,6 +201,15 @@ def measured(volume: VolumeUsage, measure: Callable[[str], Usage]) -> VolumeUsag
         usage = measure(volume.name)
         return volume._replace(bytes=usage.bytes, inodes=usage.inodes)
     return volume
+
+
+def cache_usage(cache: CacheStore) -> CacheUsage:
+    """What the steps of builds have made."""
+    from storagedrivers.stores.cache_pruning import Kept
+
+    entries = cache.ls()
+    sizes = {one.entry.layer: one.size for one in entries if one.entry.layer is not None}
+    return CacheUsage(len(entries), len(sizes), sum(sizes.values()), Kept(cache, entries).size)
 
 
 def filesystem(store: LayerStore) -> Filesystem:

@@ -188,12 +188,17 @@ def prune(
 def _may_go(store: VolumeStore, volume: Volume, *, all: bool) -> bool:  # noqa: A002
     if KEEP in volume.labels or not (all or volume.anonymous):
         return False
+    return not is_used(store, volume)
+
+
+def is_used(store: VolumeStore, volume: Volume) -> bool:
+    """Whether a container has it, or someone holds it."""
     if records.users(store.database, volume.name) or volume_mounting.is_held(
         store.layers.run_root, volume.name
     ):
-        return False
+        return True
     # Whoever makes a container has the locks of its volumes until there is a row that says so.
-    return not locks.is_locked(store.lock_path(volume.name))
+    return locks.is_locked(store.lock_path(volume.name))
 
 
 def finish(store: VolumeStore, name: str) -> None:

@@ -34,6 +34,7 @@ def lay(
     *,
     size: int | None = None,
     durability: str | None = None,
+    waits: bool = True,
 ) -> T:
     """Make an empty writable layer.
 
@@ -42,6 +43,7 @@ def lay(
         use: within the transaction that makes it ready, writes what refers to it: gets its id.
         size: a limit in bytes for what is written to it.
         durability: ``layer`` or ``none``, instead of the store's.
+        waits: its row is on the disk when this returns; else a loss of power takes it away.
 
     Raises:
         NotFoundError: there is no such parent.
@@ -49,7 +51,7 @@ def lay(
         DriverUnsupportedError: the driver has no limits.
     """
     try:
-        return _laid(layers, parent, use, size, layers.durable(durability))
+        return _laid(layers, parent, use, size, layers.durable(durability), waits=waits)
     except (StorageDriversError, OSError):
         # Who wanted to release what is below could not, as long as this lay above it.
         if parent is not None:
@@ -64,6 +66,8 @@ def _laid(
     use: Callable[[sqlite3.Connection, str], T],
     size: int | None,
     durability: Durability,
+    *,
+    waits: bool,
 ) -> T:
     below = None if parent is None else layers.get(parent)
     row = NewRow(writable=True, held=False, waits=False)
@@ -72,7 +76,7 @@ def _laid(
         durable = durability is Durability.LAYER
         if durable:
             _settle(layers, new.driver, new.id)
-        with layers.database.transaction() as connection:
+        with layers.database.transaction(durable=waits) as connection:
             connection.execute(
                 "UPDATE layers SET state = 'ready', durable = ? WHERE id = ?", (durable, new.id)
             )

@@ -1,4 +1,4 @@
-"""Configs of images and changes of them; platforms; manifests; JSON that means harm."""
+"""Configs of images; platforms; manifests; JSON that means harm."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from storagedrivers.errors import (
 )
 from storagedrivers.oci.config import (
     History,
-    apply_change,
-    apply_changes,
     make_config,
     parse_config,
     parse_time,
@@ -128,75 +126,6 @@ def test_half_a_character_becomes_a_whole_one() -> None:
 )
 def test_times(text: str, seconds: float | None) -> None:
     assert parse_time(text) == seconds
-
-
-# Changes
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ('CMD ["a", "b"]', {"Cmd": ["a", "b"]}),
-        ("cmd a b", {"Cmd": ["/bin/sh", "-c", "a b"]}),
-        ('ENTRYPOINT ["x"]', {"Entrypoint": ["x"], "Cmd": None}),
-        ("ENV A=b C='d e' D=\"$OLD f\"", {"Env": ["OLD=o", "A=b", "C=d e", "D=o f"]}),
-        ("ENV A b  c", {"Env": ["OLD=o", "A=b c"]}),
-        ("ENV OLD=${OLD}:n", {"Env": ["OLD=o:n"]}),
-        ("ENV A=${NONE:-x} B=${OLD:+y} C='$OLD' D=\\$OLD",
-         {"Env": ["OLD=o", "A=x", "B=y", "C=$OLD", "D=$OLD"]}),
-        ("EXPOSE 80 53/UDP 8000-8001", {"ExposedPorts": {
-            "80/tcp": {}, "53/udp": {}, "8000/tcp": {}, "8001/tcp": {}}}),
-        ('LABEL a=1 "b c"=2', {"Labels": {"a": "1", "b c": "2"}}),
-        ("USER $OLD:1", {"User": "o:1"}),
-        ("WORKDIR /a/../b", {"WorkingDir": "/b"}),
-        ("WORKDIR c", {"WorkingDir": "/c"}),
-        ("VOLUME /a /b", {"Volumes": {"/a": {}, "/b": {}}}),
-        ('VOLUME ["/a b"]', {"Volumes": {"/a b": {}}}),
-        ("STOPSIGNAL SIGINT", {"StopSignal": "SIGINT"}),
-        ("ONBUILD RUN x", {"OnBuild": ["RUN x"]}),
-        ("HEALTHCHECK NONE", {"Healthcheck": {"Test": ["NONE"]}}),
-        ("HEALTHCHECK --interval=1m30s --retries=2 CMD a b", {"Healthcheck": {
-            "Interval": 90_000_000_000, "Retries": 2, "Test": ["CMD-SHELL", "a b"]}}),
-    ],
-)  # fmt: skip
-def test_changes(line: str, expected: dict[str, Any]) -> None:
-    config: dict[str, Any] = {"Env": ["OLD=o"]}
-    apply_change(config, line)
-    assert config == {"Env": ["OLD=o"], **expected}
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("", "no word"),
-        ("RUN x", "no RUN"),
-        ("CMD", "wants something"),
-        ("ENV A", "no value"),
-        ("ENV A=b C", "no NAME=VALUE"),
-        ("ENV 'a", "no end"),
-        ("EXPOSE 0", "no port"),
-        ("EXPOSE 70000", "no port"),
-        ("EXPOSE 9-8", "no port"),
-        ("EXPOSE x", "no port"),
-        ("ONBUILD FROM x", "put off"),
-        ("HEALTHCHECK --often CMD x", "no option"),
-        ("HEALTHCHECK --interval=soon CMD x", "no length of time"),
-        ("HEALTHCHECK x", "wants NONE"),
-        ("USER $NOBODY", "nothing is left"),
-    ],
-)
-def test_what_is_no_change(line: str, words: str) -> None:
-    with pytest.raises(StoreError, match=words) as caught:
-        apply_change({}, line)
-    assert caught.value.resolution
-
-
-def test_an_entrypoint_takes_the_old_command_away_but_no_new_one() -> None:
-    config: dict[str, Any] = {"Cmd": ["old"]}
-    apply_changes(config, ['ENTRYPOINT ["x"]'])
-    assert config["Cmd"] is None
-    apply_changes(config, ['CMD ["new"]', 'ENTRYPOINT ["y"]'])
-    assert config == {"Cmd": ["new"], "Entrypoint": ["y"]}
 
 
 # Platforms

@@ -1,0 +1,3 @@
+. /app/shared/frame.sh
+
+frame "$(date -u '+%H:%M UTC')"

@@ -1,0 +1,3 @@
+. /app/shared/frame.sh
+
+frame "hello, ${1:-world}"

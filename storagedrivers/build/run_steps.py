@@ -1,0 +1,100 @@
+"""RUN: what its command is, what it depends on, and the layer that comes of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from storagedrivers.build import layering, run_mounts
+from storagedrivers.build.events import Step, StepOutput
+from storagedrivers.build.keys import Facts
+from storagedrivers.build.running import RunStep, run
+from storagedrivers.dockerfile.created_by import created_by
+
+if TYPE_CHECKING:
+    from storagedrivers.build.executor import Executor, Made
+    from storagedrivers.dockerfile.instructions import Heredoc, Instruction
+    from storagedrivers.stores.records import Layer
+
+_SHELL = ("/bin/sh", "-c")
+
+
+def make(executor: Executor, step: Step, instruction: Instruction) -> Made:
+    """Carry out a RUN.
+
+    Raises:
+        RunFailedError: its command failed.
+    """
+    state, site = executor.state, executor.site
+    env = state.config.get("Env") or []
+    arguments, hidden = state.scope.run_arguments(env), state.scope.hidden_arguments()
+    flags = dict(instruction.flags)
+    shell = tuple(state.config.get("Shell") or _SHELL)
+    command, script = command_of(instruction, shell)
+    what = RunStep(
+        state.layer,
+        {**state.config, "Env": [*arguments, *hidden, *env]},
+        command,
+        tuple(run_mounts.parse(value) for name, value in instruction.flags if name == "mount"),
+        flags.get("network") or site.request.network,
+        script,
+    )
+
+    def layer() -> Layer | None:
+        made = run(
+            site.parts,
+            what,
+            site.lease,
+            lambda data: site.tell(StepOutput(step, data)),
+            stop=site.stop,
+        )
+        epoch = site.request.source_date_epoch
+        return layering.sealed(site.parts.layers, made, site.lease, epoch=epoch)
+
+    text = created_by(instruction, state.config, arguments=arguments, hidden=bool(hidden))
+    return executor.layer(text, _facts(executor, what, arguments), layer)
+
+
+def command_of(
+    instruction: Instruction, shell: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, str] | None]:
+    """The command of a RUN, and the script that it is, if it is one: a name and a text.
+
+    A heredoc alone is what the shell runs, or a program of its own if it begins with ``#!``. After
+    a command it is the shell's to read, as BuildKit has it.
+    """
+    if instruction.exec_form:
+        return instruction.arguments, None
+    text = instruction.arguments[0] if instruction.arguments else ""
+    if not instruction.heredocs:
+        return (*shell, text), None
+    first = instruction.heredocs[0]
+    if len(instruction.heredocs) == 1 and _is_alone(text, first):
+        if first.content.startswith("#!"):
+            return (), (first.name, first.content)
+        return (*shell, first.content), None
+    bodies = "".join(f"\n{one.content}{one.name}" for one in instruction.heredocs)
+    return (*shell, text + bodies), None
+
+
+def _is_alone(text: str, heredoc: Heredoc) -> bool:
+    word = text.strip().removeprefix("<<").removeprefix("-").strip()
+    return word.strip("\"'") == heredoc.name
+
+
+def _facts(executor: Executor, what: RunStep, arguments: list[str]) -> Facts:
+    """What the result depends on."""
+    config, epoch = executor.state.config, executor.site.request.source_date_epoch
+    environment = {}
+    # Not what is hidden: a proxy changes how something is fetched, not what.
+    for kind, values in (("argument", arguments), ("ENV", config.get("Env") or ())):
+        for one in values:
+            name, _, value = one.partition("=")
+            environment[f"{kind} {name}"] = value
+    environment["USER"] = config.get("User") or ""
+    environment["WORKDIR"] = config.get("WorkingDir") or "/"
+    environment["VOLUME"] = " ".join(sorted(config.get("Volumes") or ()))
+    environment["--network"] = what.network
+    if epoch is not None:
+        environment["SOURCE_DATE_EPOCH"] = str(epoch)
+    words = [*what.command, *(what.script or ())]
+    return Facts(executor.state.chain, f"RUN {words!r}", environment)

@@ -33,13 +33,12 @@ class Borrowed(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """An image: its history, and which layer comes next, by the ChainID of those below; None after
-    the last one.
-    """
+    """An image: its history, its layers, and how many lie below, by the ChainID of those."""
 
     image: str
     history: tuple[History, ...]
-    following: dict[str | None, Layer | None]
+    layers: tuple[Layer, ...]
+    places: dict[str | None, int]
 
 
 class Sources:
@@ -98,25 +97,27 @@ def _source(images: ImageStore, name: str) -> _Source:
     image = images.get(name)
     layers = images.layers.image_layers(image.layer)
     chains = ["", *(layer.chain_id for layer in layers)]
-    following = dict(zip(chains, [*layers, None], strict=True))
-    return _Source(image.id, images.config(image).history, following)
+    places = {chain: place for place, chain in enumerate(chains)}
+    return _Source(image.id, images.config(image).history, layers, places)
 
 
 def _next(
     source: _Source, history: Sequence[History], chain: str, created_by: str
 ) -> Borrowed | None:
     """What an image has for a step, whatever driver it is of."""
-    before = source.history[: len(history)]
-    if len(source.history) <= len(history) or chain not in source.following:
+    before, after = source.history[: len(history)], source.history[len(history) :]
+    place = source.places.get(chain)
+    if place is None or not after or after[0].created_by != created_by:
         return None
     if [*map(_said, before)] != [*map(_said, history)]:
         return None
-    step = source.history[len(history)]
-    layer = None if step.empty_layer else source.following[chain]
-    if step.created_by != created_by or (layer is None and not step.empty_layer):
+    above = source.layers[place:]
+    # A history may say nothing of the lowest layers, so it is counted from above.
+    if sum(not one.empty_layer for one in after) != len(above):
         return None
+    step = after[0]
     created = parse_time(step.created) if step.created else None
-    return Borrowed(layer, created or 0.0, source.image)
+    return Borrowed(None if step.empty_layer else above[0], created or 0.0, source.image)
 
 
 def _said(line: History) -> tuple[str, bool]:

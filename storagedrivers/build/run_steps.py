@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
 
-from storagedrivers.build import layering, run_mounts
+from storagedrivers.build import layering, reading, run_mounts
 from storagedrivers.build.events import Step, StepOutput
 from storagedrivers.build.keys import Facts
+from storagedrivers.build.run_mounts import RunMount
 from storagedrivers.build.running import RunStep, run
+from storagedrivers.dockerfile import changes, words
 from storagedrivers.dockerfile.created_by import created_by
+from storagedrivers.dockerfile.instructions import Heredoc, Instruction
+from storagedrivers.stores import content
 
 if TYPE_CHECKING:
     from storagedrivers.build.executor import Executor, Made
-    from storagedrivers.dockerfile.instructions import Heredoc, Instruction
     from storagedrivers.stores.records import Layer
-
-_SHELL = ("/bin/sh", "-c")
 
 
 def make(executor: Executor, step: Step, instruction: Instruction) -> Made:
@@ -27,31 +30,77 @@ def make(executor: Executor, step: Step, instruction: Instruction) -> Made:
     state, site = executor.state, executor.site
     env = state.config.get("Env") or []
     arguments, hidden = state.scope.run_arguments(env), state.scope.hidden_arguments()
-    flags = dict(instruction.flags)
-    shell = tuple(state.config.get("Shell") or _SHELL)
-    command, script = command_of(instruction, shell)
-    what = RunStep(
-        state.layer,
-        {**state.config, "Env": [*arguments, *hidden, *env]},
-        command,
-        tuple(run_mounts.parse(value) for name, value in instruction.flags if name == "mount"),
-        flags.get("network") or site.request.network,
-        script,
-    )
-
-    def layer() -> Layer | None:
-        made = run(
-            site.parts,
-            what,
-            site.lease,
-            lambda data: site.tell(StepOutput(step, data)),
-            stop=site.stop,
+    command, script = command_of(instruction, changes.shell(state.config))
+    with ExitStack() as stack:
+        mounts = [_resolved(executor, one, stack) for one in _mounts(executor, instruction)]
+        what = RunStep(
+            state.layer,
+            {**state.config, "Env": [*arguments, *hidden, *env]},
+            command,
+            tuple(one.mount for one in mounts),
+            dict(instruction.flags).get("network") or site.request.network,
+            script,
         )
-        epoch = site.request.source_date_epoch
-        return layering.sealed(site.parts.layers, made, site.lease, epoch=epoch)
 
-    text = created_by(instruction, state.config, arguments=arguments, hidden=bool(hidden))
-    return executor.layer(text, _facts(executor, what, arguments), layer)
+        def layer() -> Layer | None:
+            made = run(
+                site.parts,
+                what,
+                site.lease,
+                lambda data: site.tell(StepOutput(step, data)),
+                stop=site.stop,
+            )
+            epoch = site.request.source_date_epoch
+            return layering.sealed(site.parts.layers, made, site.lease, epoch=epoch)
+
+        text = created_by(instruction, state.config, arguments=arguments, hidden=bool(hidden))
+        return executor.layer(text, _facts(executor, what, arguments, mounts), layer)
+
+
+class _Resolved(NamedTuple):
+    """A mount whose origin was looked up.
+
+    Attributes:
+        mount: it.
+        text: how it was asked for.
+        digest: of what a bind shows; "" for what the result must not depend on.
+    """
+
+    mount: RunMount
+    text: str
+    digest: str = ""
+
+
+def _mounts(executor: Executor, instruction: Instruction) -> Iterator[tuple[str, RunMount]]:
+    state = executor.state
+    environment = state.scope.environment(state.config.get("Env") or ())
+
+    def expanded(text: str) -> str:
+        return words.expand(text, environment, escape=executor.site.escape)
+
+    for name, value in instruction.flags:
+        if name == "mount":
+            yield value, run_mounts.parse(value, expanded)
+
+
+def _resolved(executor: Executor, asked: tuple[str, RunMount], stack: ExitStack) -> _Resolved:
+    text, mount = asked
+    if mount.type == run_mounts.TMPFS or (mount.type == run_mounts.CACHE and not mount.origin):
+        return _Resolved(mount, text)
+    layers = executor.site.parts.layers
+    layer = executor.origin(mount.origin) if mount.origin else None
+    if mount.type == run_mounts.CACHE:
+        return _Resolved(mount._replace(layer=layer), text)
+    source = mount.source.strip("/") or "."
+    what = Instruction("COPY", arguments=(source, f"/{source}".removesuffix(".")))
+    root = None if layer is None else stack.enter_context(content.view(layers, layer))
+    prepared = stack.enter_context(
+        reading.prepared(
+            what, context=executor.site.context, stage_root=root, base_root=None, workdir="/"
+        )
+    )
+    fill = None if mount.origin else prepared.apply
+    return _Resolved(mount._replace(layer=layer, fill=fill), text, prepared.digest)
 
 
 def command_of(
@@ -81,7 +130,9 @@ def _is_alone(text: str, heredoc: Heredoc) -> bool:
     return word.strip("\"'") == heredoc.name
 
 
-def _facts(executor: Executor, what: RunStep, arguments: list[str]) -> Facts:
+def _facts(
+    executor: Executor, what: RunStep, arguments: list[str], mounts: list[_Resolved]
+) -> Facts:
     """What the result depends on."""
     config, epoch = executor.state.config, executor.site.request.source_date_epoch
     environment = {}
@@ -96,5 +147,7 @@ def _facts(executor: Executor, what: RunStep, arguments: list[str]) -> Facts:
     environment["--network"] = what.network
     if epoch is not None:
         environment["SOURCE_DATE_EPOCH"] = str(epoch)
-    words = [*what.command, *(what.script or ())]
-    return Facts(executor.state.chain, f"RUN {words!r}", environment)
+    for one in mounts:
+        environment[f"--mount={one.text}"] = one.digest
+    run_words = [*what.command, *(what.script or ())]
+    return Facts(executor.state.chain, f"RUN {run_words!r}", environment)

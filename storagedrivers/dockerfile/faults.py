@@ -1,4 +1,4 @@
-"""What is wrong in a line of a Dockerfile, and how it is shown: the line, a caret, what was expected."""
+"""What is wrong in a line of a Dockerfile, and how that is shown: the line, a caret below it."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ class Fault(Exception):
         return self
 
 
-def error_of(
-    fault: Fault, name: str, line: int, text: str, column: int
-) -> DockerfileError:
+def error_of(fault: Fault, name: str, line: int, text: str, column: int) -> DockerfileError:
     """The error that shows a fault.
 
     Args:

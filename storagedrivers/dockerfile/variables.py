@@ -1,26 +1,32 @@
-"""Variables: what an instruction sees of ARG, ENV and the build's own arguments."""
+"""Variables: what an instruction sees of ENV, ARG and the build's own arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from storagedrivers.dockerfile import words
+from storagedrivers.dockerfile.faults import Fault, error_of
 from storagedrivers.dockerfile.instructions import Heredoc, Instruction
+from storagedrivers.dockerfile.words import Lexer
 from storagedrivers.oci.platforms import Platform, host_platform
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 PREDEFINED = frozenset((*_PROXIES, *map(str.lower, _PROXIES)))
-"""Arguments that need no ARG, and are told to no history."""
+"""Arguments that need no ARG, and that no history tells: a proxy may have a password in it."""
 
 
 def platform_arguments(target: Platform | None = None) -> dict[str, str]:
-    """The arguments that say what is built for, and on what; for those that declare them."""
+    """The arguments that say what is built for, and on what; a FROM sees them, others declare them.
+
+    Args:
+        target: what is built for; this host's platform where it is None.
+    """
+    host = host_platform()
     found = {}
-    for prefix, platform in (("TARGET", target or host_platform()), ("BUILD", host_platform())):
+    for prefix, platform in (("TARGET", target or host), ("BUILD", host)):
         found[f"{prefix}PLATFORM"] = str(platform)
         found[f"{prefix}OS"] = platform.os
         found[f"{prefix}ARCH"] = platform.architecture
-        found[f"{prefix}VARIANT"] = platform.variant or ""
+        found[f"{prefix}VARIANT"] = platform.variant
     return found
 
 
@@ -29,14 +35,17 @@ class Scope:
 
     Args:
         arguments: the ARGs before the first FROM.
-        given: values from outside.
-        escape: the escape character.
-        platform: that is built for; by default the host's.
+        given: values from outside: ``--build-arg``.
+        escape: the Dockerfile's escape character.
+        platform: what is built for; this host's where it is None.
+
+    Raises:
+        DockerfileError: a default cannot be expanded.
     """
 
     def __init__(
         self,
-        arguments: Sequence[Instruction],
+        arguments: Iterable[Instruction],
         given: Mapping[str, str],
         *,
         escape: str = "\\",
@@ -45,90 +54,199 @@ class Scope:
         self._given = dict(given)
         self._escape = escape
         self._platform = platform_arguments(platform)
-        self._global: dict[str, str | None] = {}
+        self._global: dict[str, str] = {}  # defaults of those that have one
+        self._names: set[str] = set()
         self._declared: dict[str, str | None] = {}
         for one in arguments:
-            for name, default in self._parsed(one, self._values(self._global)):
-                self._global[name] = self._given.get(name, default)
+            environment = self.global_environment()
+            for name, default in self._defaults(one, environment):
+                self._names.add(name)
+                self._global.pop(name, None)
+                if default is not None:
+                    self._global[name] = default
+        self._seen = set(self._names)
 
-    def _parsed(
+    def _defaults(
         self, instruction: Instruction, environment: Mapping[str, str]
-    ) -> Iterator[tuple[str, str | None]]:
-        for word in instruction.arguments:
-            name, equals, default = word.partition("=")
-            name = words.expand(name, {}, escape=self._escape)
-            value = words.expand(default, environment, escape=self._escape) if equals else None
-            yield name, value if equals else self._platform.get(name)
-
-    @staticmethod
-    def _values(found: Mapping[str, str | None]) -> dict[str, str]:
-        return {name: value for name, value in found.items() if value is not None}
+    ) -> list[tuple[str, str | None]]:
+        """Names and defaults of an ARG; all of them see what was there before it."""
+        found = expand_instruction(instruction, environment, self._escape)
+        pairs = (word.partition("=") for word in found.arguments)
+        return [(name, default if equals else None) for name, equals, default in pairs]
 
     def global_environment(self) -> dict[str, str]:
         """What a FROM sees."""
-        return {**self._platform, **self._values(self._global)}
+        given = {name: value for name, value in self._given.items() if self._is_global(name)}
+        return {**self._platform, **self._global, **given}
+
+    def _is_global(self, name: str) -> bool:
+        return name in self._names or name in PREDEFINED or name in self._platform
 
     def declare(self, instruction: Instruction, env: Sequence[str] = ()) -> None:
-        """Take an ARG of the stage."""
-        for name, default in self._parsed(instruction, self.environment(env)):
-            if default is None:
-                default = self._global.get(name)
-            self._declared[name] = self._given.get(name, default)
+        """Take an ARG of the stage.
+
+        Args:
+            instruction: it, expanded or not.
+            env: of the image.
+
+        Raises:
+            DockerfileError: a default cannot be expanded.
+        """
+        for name, default in self._defaults(instruction, self.environment(env)):
+            self._seen.add(name)
+            self._declared[name] = default
+
+    def _value(self, name: str) -> str | None:
+        """Of an argument: the given one, its own default, the one before the first FROM."""
+        if name in self._given:
+            return self._given[name]
+        default = self._declared.get(name)
+        if default is not None:
+            return default
+        return self._global.get(name, self._platform.get(name))
+
+    def _values(self, env: Sequence[str]) -> dict[str, str]:
+        """Of all arguments that are seen and have a value, but for those that ENV sets."""
+        of_image = {one.partition("=")[0] for one in env}
+        predefined = (name for name in self._given if name in PREDEFINED)
+        names = sorted({*self._declared, *predefined} - of_image)
+        found = ((name, self._value(name)) for name in names)
+        return {name: value for name, value in found if value is not None}
 
     def environment(self, env: Sequence[str]) -> dict[str, str]:
-        """What an instruction sees: what ENV says wins."""
-        predefined = {name: self._given[name] for name in self._given if name in PREDEFINED}
-        of_image = dict(one.partition("=")[::2] for one in env)
-        return {**predefined, **self._values(self._declared), **of_image}
+        """What an instruction sees: ENV before ARG.
+
+        Args:
+            env: of the image: ``A=b``.
+        """
+        return {**self._values(env), **dict(one.partition("=")[::2] for one in env)}
 
     def run_arguments(self, env: Sequence[str] = ()) -> list[str]:
-        """The arguments that a RUN sees and that are told: those that were declared and have a
-        value, but for those that ENV sets.
-        """
-        of_image = {one.partition("=")[0] for one in env}
-        found = self._values(self._declared)
-        return [f"{name}={found[name]}" for name in sorted(found) if name not in of_image]
+        """The arguments that a RUN sees and its history tells: ``A=b``, sorted."""
+        found = self._values(env).items()
+        # As whole texts, as Docker does it: A=1 comes after A0=1.
+        return sorted(f"{name}={value}" for name, value in found if self._is_told(name))
 
-    def hidden_arguments(self) -> list[str]:
-        """Those that a RUN sees and that are not told, as a proxy may have a password in it."""
-        names = (name for name in sorted(self._given) if name in PREDEFINED)
-        return [f"{name}={self._given[name]}" for name in names if name not in self._declared]
+    def hidden_arguments(self, env: Sequence[str] = ()) -> list[str]:
+        """The arguments that a RUN sees and its history does not tell."""
+        found = self._values(env).items()
+        return sorted(f"{name}={value}" for name, value in found if not self._is_told(name))
+
+    def _is_told(self, name: str) -> bool:
+        return name in self._declared or name not in PREDEFINED
+
+    def unused(self) -> tuple[str, ...]:
+        """The arguments that were given and that no ARG up to now declares."""
+        return tuple(sorted(set(self._given) - self._seen - PREDEFINED))
 
 
-_EXPANDED = frozenset(("ENV", "LABEL", "USER", "WORKDIR", "STOPSIGNAL", "ADD", "COPY"))
-_SPLIT = frozenset(("EXPOSE", "VOLUME"))
+def unused(scopes: Iterable[Scope]) -> tuple[str, ...]:
+    """The arguments that were given and that no stage declares; Docker warns of those."""
+    found = [set(scope.unused()) for scope in scopes]
+    return tuple(sorted(set.intersection(*found))) if found else ()
+
+
+_WORD_BY_WORD = ("ENV", "FROM", "LABEL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR")
+_FLAGS = ("checksum", "chmod", "chown", "platform")
 
 
 def expand_instruction(
     instruction: Instruction, environment: Mapping[str, str], escape: str = "\\"
 ) -> Instruction:
-    """An instruction with its variables replaced, where its kind has that, and its quotes gone."""
-    word = instruction.word
+    """The instruction with its variables put in and its quotes taken away, where Docker does that.
 
-    def expanded(text: str) -> str:
-        return words.expand(text, environment, escape=escape)
+    Args:
+        instruction: as it was written.
+        environment: what it sees, see :meth:`Scope.environment`.
+        escape: the Dockerfile's escape character.
 
-    if word in _SPLIT and not instruction.exec_form:
-        found = [
-            piece
-            for one in instruction.arguments
-            for piece in words.split(one, environment, escape=escape)
-        ]
-        return instruction._replace(arguments=tuple(found))
-    if word not in _EXPANDED and word not in _SPLIT:
+    Raises:
+        DockerfileError: a quote or a brace has no end, or a variable has to be set and is not.
+    """
+    if instruction.expanded:
         return instruction
-    arguments = tuple(
-        one if word in ("ADD", "COPY") and one.startswith("<<") else expanded(one)
-        for one in instruction.arguments
+    expander = _Expander(instruction, environment, escape)
+    word = instruction.word
+    if word in _WORD_BY_WORD:
+        arguments = expander.each(expander.word)
+    elif word == "ARG":
+        arguments = expander.each(expander.argument)
+    elif word in ("ADD", "COPY"):
+        arguments = expander.each(expander.path)
+    elif word == "EXPOSE":
+        lists = [expander.ports(one) for one in instruction.arguments]
+        arguments = tuple(port for ports in lists for port in ports)
+    else:
+        arguments = instruction.arguments
+    return instruction._replace(
+        arguments=arguments,
+        flags=tuple((name, expander.flag(name, value)) for name, value in instruction.flags),
+        heredocs=tuple(map(expander.heredoc, instruction.heredocs)),
+        expanded=True,
     )
-    flags = tuple((name, expanded(value)) for name, value in instruction.flags)
-    heredocs = tuple(_expanded(one, environment, escape) for one in instruction.heredocs)
-    return instruction._replace(arguments=arguments, flags=flags, heredocs=heredocs)
 
 
-def _expanded(heredoc: Heredoc, environment: Mapping[str, str], escape: str) -> Heredoc:
-    """Its variables replaced; quotes mean nothing in it."""
-    if not heredoc.expand:
-        return heredoc
-    content = heredoc.content.replace('"', f'{escape}"').replace("'", f"{escape}'")
-    return heredoc._replace(content=words.expand(content, environment, escape=escape))
+class _Expander:
+    """Expands the parts of one instruction."""
+
+    def __init__(
+        self, instruction: Instruction, environment: Mapping[str, str], escape: str
+    ) -> None:
+        self._instruction = instruction
+        self._environment = environment
+        self._escape = escape
+
+    def each(self, expanded: Callable[[str], str]) -> tuple[str, ...]:
+        return tuple(map(expanded, self._instruction.arguments))
+
+    def word(self, text: str) -> str:
+        if not text.isalnum():  # or else there is nothing in it
+            try:
+                return Lexer(text, self._environment, self._escape).whole()
+            except Fault as fault:
+                raise self._error(fault, text) from None
+        return text
+
+    def argument(self, text: str) -> str:
+        name, equals, default = text.partition("=")
+        return f"{self.word(name)}{equals}{self.word(default)}"
+
+    def path(self, text: str) -> str:
+        is_heredoc = any(text == f"<<{one.name}" for one in self._instruction.heredocs)
+        return text if is_heredoc else self.word(text)
+
+    def ports(self, text: str) -> list[str]:
+        try:
+            return Lexer(text, self._environment, self._escape).words()
+        except Fault as fault:
+            raise self._error(fault, text) from None
+
+    def flag(self, name: str, value: str) -> str:
+        if name == "mount" and "$" in value:
+            return self._mount(value)
+        return self.word(value) if name in _FLAGS else value
+
+    def _mount(self, text: str) -> str:
+        """A mount's fields one by one: a comma of a value does not begin another."""
+        from storagedrivers.dockerfile.mount_fields import joined, split
+
+        fields = []
+        for field in split(text):
+            key, equals, value = field.partition("=")
+            fields.append(f"{key}{equals}{self.word(value)}")
+        return joined(fields)
+
+    def heredoc(self, heredoc: Heredoc) -> Heredoc:
+        # Of a RUN, variables are the shell's to put in.
+        if not heredoc.expand or self._instruction.word == "RUN":
+            return heredoc
+        lexer = Lexer(heredoc.content, self._environment, "\\", quotes=False)
+        try:
+            return heredoc._replace(content=lexer.whole(), expand=False)
+        except Fault as fault:
+            raise self._error(fault, "") from None
+
+    def _error(self, fault: Fault, text: str) -> Exception:
+        source = self._instruction.source
+        place = max(source.find(text), 0) if text else 0
+        return error_of(fault, "", self._instruction.line, source, place + fault.at)

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from storagedrivers.linux import syscalls
 
@@ -98,26 +98,50 @@ def _spread_from_root(how: int) -> None:
 
 
 def _in_thread(prepare: Callable[[], object], work: Callable[[], T]) -> T:
-    results: list[T] = []
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            prepare()
-            results.append(work())
-        except BaseException as error:  # handed to the caller's thread, which raises it
-            failures.append(error)
-
-    thread = threading.Thread(target=run, name="storagedrivers-unshared")
-    thread.start()
+    call = _Call(prepare, work)
+    thread = threading.Thread(target=call.run, name="storagedrivers-unshared")
     try:
+        thread.start()
         thread.join()
     except BaseException:  # an interrupt: what was begun is not left to itself
-        thread.join()
+        call.give_up()
         raise
-    if failures:
-        raise failures[0]
-    return results[0]
+    if call.failure is not None:
+        raise call.failure
+    return call.results[0]
+
+
+class _Call(Generic[T]):
+    """What a thread is to do; whoever waits may give up, also before it has begun."""
+
+    def __init__(self, prepare: Callable[[], object], work: Callable[[], T]) -> None:
+        self._prepare = prepare
+        self._work = work
+        self._lock = threading.Lock()
+        self._given_up = False
+        self._ended: threading.Event | None = None
+        self.results: list[T] = []
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        with self._lock:
+            if self._given_up:
+                return
+            self._ended = threading.Event()
+        try:
+            self._prepare()
+            self.results.append(self._work())
+        except BaseException as error:  # handed to the caller's thread, which raises it
+            self.failure = error
+        finally:
+            self._ended.set()
+
+    def give_up(self) -> None:
+        """Return when it has ended, or will never begin."""
+        with self._lock:
+            self._given_up = True
+        if self._ended is not None:
+            self._ended.wait()
 
 
 def in_user_namespace() -> bool:

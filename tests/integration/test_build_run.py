@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import archives
 import pytest
 from building import Runs, runs
 from capabilities import need
@@ -111,8 +113,10 @@ def test_removes_everything(anywhere: Runs) -> None:
 
 def test_symlinks_in_the_way(run: Runs) -> None:
     """What is mounted at a symlink's target leaves nothing there, nor above it."""
-    layer = run("busybox ln -s ../run/stub/resolv.conf /etc/resolv.conf; busybox ln -s /x /dev")
-    done = run("cat /etc/resolv.conf > /dev/null; ls -d /run/stub; echo y > /y", on=layer.layer)
+    link = archives.symlink(b"etc/resolv.conf", b"../run/stub/resolv.conf")
+    tar = io.BytesIO(archives.tar(link, archives.symlink(b"etc/hosts", b"nowhere")))
+    added = run.storage.layers.add(tar, parent=run.base, held=False, lease=run.lease)
+    done = run("cat /etc/resolv.conf > /dev/null; ls -d /run/stub; echo y > /y", on=added.id)
     assert done.out == "/run/stub\n"
     assert done.changes == ["C /", "A /y"]
 
@@ -208,8 +212,8 @@ def test_bind_of_a_context(run: Runs) -> None:
 
     mounts = [parse("target=/c")._replace(fill=fill), parse("target=/e,from=empty,rw")]
     done = run("ls /c /e; touch /e/x; touch /c/x || echo no", mounts=mounts)
-    assert done.out.split("\n")[:5] == ["/c:", "file", "", "/e:", ""][:5]
-    assert done.out.rstrip().endswith("no")
+    assert done.out.split()[:3] == ["/c:", "file", "/e:"]
+    assert done.out.split()[-1] == "no"
     assert done.changes == []
 
 
@@ -240,7 +244,8 @@ def test_tmpfs_and_nested(run: Runs) -> None:
     done = run("grep -o size=1024k /proc/mounts; echo x > /srv/c/x; touch /srv/y", mounts=mounts)
     assert done.out == "size=1024k\n"
     assert done.changes == []
-    assert run("cat /x", mounts=["type=cache,target=/,id=/srv/c"[:0] or "type=cache,target=/x2,id=/srv/c"][:0] or []).out == ""
+    assert run("cat /c/x", mounts=["type=cache,target=/c,id=/srv/c"]).out == "x\n"
+    assert run("ls /srv").out == ""
 
 
 def test_volumes(run: Runs) -> None:

@@ -122,7 +122,7 @@ def test_lengths_of_time(text: str, nanoseconds: int, written: str | None) -> No
     "text", ["", "+", "-", "s", "1", "1 s", "1S", "٣s", "1s2", "9" * 5000 + "s"]
 )
 def test_what_is_no_length_of_time(text: str) -> None:
-    with pytest.raises(ValueError, match="^time: "):
+    with pytest.raises(ValueError, match=r"^time: "):
         go_text.parse_duration(text)
 
 
@@ -131,7 +131,7 @@ def test_what_is_no_port(text: str) -> None:
     if text == "80/tcp/":  # what follows the protocol is not looked at
         assert [*exposed(text)] == ["80/tcp"]
         return
-    with pytest.raises(ValueError, match="Invalid|No port"):
+    with pytest.raises(ValueError, match=r"Invalid|No port"):
         [*exposed(text)]
 
 
@@ -230,9 +230,9 @@ def test_what_the_cache_compares(one: str, other: str, same: bool) -> None:
     [
         ('CMD ["a", "b"]', {"Cmd": ["a", "b"]}),
         ("cmd a b", {"Cmd": ["/bin/sh", "-c", "a b"]}),
-        ('ENTRYPOINT ["x"]', {"Entrypoint": ["x"], "Cmd": None}),
+        ('ENTRYPOINT ["x"]', {"Entrypoint": ["x"]}),
         ("ENV A=b C='d e' D=\"$OLD f\"", {"Env": ["OLD=o", "A=b", "C=d e", "D=o f"]}),
-        ("ENV A b  c", {"Env": ["OLD=o", "A=b c"]}),
+        ("ENV A b  c", {"Env": ["OLD=o", "A=b  c"]}),
         ("ENV OLD=${OLD}:n", {"Env": ["OLD=o:n"]}),
         ("ENV A=${NONE:-x} B=${OLD:+y} C='$OLD' D=\\$OLD",
          {"Env": ["OLD=o", "A=x", "B=y", "C=$OLD", "D=$OLD"]}),
@@ -240,7 +240,7 @@ def test_what_the_cache_compares(one: str, other: str, same: bool) -> None:
             "80/tcp": {}, "53/udp": {}, "8000/tcp": {}, "8001/tcp": {}}}),
         ('LABEL a=1 "b c"=2', {"Labels": {"a": "1", "b c": "2"}}),
         ("USER $OLD:1", {"User": "o:1"}),
-        ("WORKDIR /a/../b", {"WorkingDir": "/b"}),
+        ("WORKDIR a/../b", {"WorkingDir": "/b"}),
         ("WORKDIR c", {"WorkingDir": "/c"}),
         ("VOLUME /a /b", {"Volumes": {"/a": {}, "/b": {}}}),
         ('VOLUME ["/a b"]', {"Volumes": {"/a b": {}}}),
@@ -262,19 +262,16 @@ def test_a_change(line: str, expected: dict[str, Any]) -> None:
     [
         ("", "no word"),
         ("RUN x", "no RUN"),
+        ('SHELL ["x"]', "no SHELL"),
+        ("# CMD x", "no #"),
         ("CMD", "wants something"),
-        ("ENV A", "no value"),
-        ("ENV A=b C", "no NAME=VALUE"),
-        ("ENV 'a", "no end"),
-        ("EXPOSE 0", "no port"),
-        ("EXPOSE 70000", "no port"),
-        ("EXPOSE 9-8", "no port"),
-        ("EXPOSE x", "no port"),
-        ("ONBUILD FROM x", "put off"),
-        ("HEALTHCHECK --often CMD x", "no option"),
-        ("HEALTHCHECK --interval=soon CMD x", "no length of time"),
-        ("HEALTHCHECK x", "wants NONE"),
-        ("USER $NOBODY", "nothing is left"),
+        ("ENV A", "two arguments"),
+        ("ENV A=b C", "find = in"),
+        ("ENV A='a", "quote"),
+        ("EXPOSE x", "Invalid containerPort: x"),
+        ("ONBUILD FROM x", "FROM isn't allowed"),
+        ("HEALTHCHECK --interval=soon CMD x", 'invalid duration "soon"'),
+        ("WORKDIR $NOBODY", "cannot normalize nothing"),
     ],
 )
 def test_what_is_no_change(line: str, words: str) -> None:
@@ -286,6 +283,6 @@ def test_what_is_no_change(line: str, words: str) -> None:
 def test_an_entrypoint_takes_the_old_command_away_but_no_new_one() -> None:
     config: dict[str, Any] = {"Cmd": ["old"]}
     changes.apply_changes(config, ['ENTRYPOINT ["x"]'])
-    assert config["Cmd"] is None
+    assert "Cmd" not in config
     changes.apply_changes(config, ['CMD ["new"]', 'ENTRYPOINT ["y"]'])
     assert config == {"Cmd": ["new"], "Entrypoint": ["y"]}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from storagedrivers.build import context as contexts
@@ -14,8 +15,15 @@ from storagedrivers.build.executor import Executor, Site
 from storagedrivers.dockerfile import changes
 from storagedrivers.dockerfile.parser import parse
 from storagedrivers.dockerfile.stages import resolve
-from storagedrivers.dockerfile.variables import Scope
-from storagedrivers.errors import RunFailedError
+from storagedrivers.dockerfile.variables import Scope, unused
+from storagedrivers.errors import (
+    BuildError,
+    InvalidReferenceError,
+    NotFoundError,
+    RunFailedError,
+    StorageDriversError,
+)
+from storagedrivers.oci.platforms import parse_platform
 from storagedrivers.stores.images import checked_name
 
 if TYPE_CHECKING:
@@ -26,7 +34,8 @@ if TYPE_CHECKING:
     from storagedrivers.build.state import State
     from storagedrivers.dockerfile.instructions import Dockerfile, Instruction
     from storagedrivers.dockerfile.stages import Plan, PlannedStage
-    from storagedrivers.stores.images import Image
+    from storagedrivers.oci.platforms import Platform
+    from storagedrivers.stores.images import Image, ImageStore
 
 
 def build(parts: Parts, context: str | os.PathLike[str] | BinaryIO, request: Request) -> Image:
@@ -39,7 +48,14 @@ def build(parts: Parts, context: str | os.PathLike[str] | BinaryIO, request: Req
         dockerfile = _dockerfile(opened, request)
         for text in dockerfile.notes:
             tell(Note(text))
-        plan = resolve(dockerfile, target=request.target, build_args=request.build_args)
+        platform = parse_platform(request.platform) if request.platform else None
+        plan = resolve(
+            dockerfile,
+            target=request.target,
+            build_args=request.build_args,
+            platform=platform,
+            triggers=lambda name: _triggers(parts.images, name),
+        )
         futures: dict[int, Future[State]] = {}
         site = Site(
             parts,
@@ -55,10 +71,13 @@ def build(parts: Parts, context: str | os.PathLike[str] | BinaryIO, request: Req
         )
         for name in site.sources.missing:
             tell(Note(f"there is no image {name} to take layers from"))
+        building = _Building(site, dockerfile, plan, futures, platform)
         try:
-            state = _Building(site, dockerfile, plan, futures).run()
+            state = building.run()
         finally:
             parts.cache.use(site.used)
+        for name in building.unused():
+            tell(Note(f"the build argument {name} was not used: no ARG declares it"))
         image = _registered(site, state, request.tags)
     tell(Built(image.id, image.names, time.monotonic() - began, parts.images.size(image)))
     return image
@@ -71,12 +90,24 @@ def _dockerfile(context: contexts.Context, request: Request) -> Dockerfile:
     return parse(context.dockerfile(name), name)
 
 
+def _triggers(images: ImageStore, name: str) -> tuple[str, ...]:
+    """The ONBUILDs of an image; what is not there says so when it is needed."""
+    try:
+        return changes.triggers(images.config(images.get(name)).config)
+    except (NotFoundError, InvalidReferenceError):
+        return ()
+
+
 def _registered(site: Site, state: State, names: Sequence[str] = ()) -> Image:
     """Give what a stage has come to the row of an image, when its layers have reached the disk."""
     layers, images = site.parts.layers, site.parts.images
     layers.sync()
     image = images.add(
-        state.image(layers), state.layer, source="build", name=next(iter(names), None), lease=site.lease
+        state.image(layers),
+        state.layer,
+        source="build",
+        name=next(iter(names), None),
+        lease=site.lease,
     )
     for name in names[1:]:
         images.tag(image.id, name)
@@ -100,12 +131,19 @@ class _Building:
     """The stages of one build: each in a thread, which waits for others where it needs them."""
 
     def __init__(
-        self, site: Site, dockerfile: Dockerfile, plan: Plan, futures: dict[int, Future[State]]
+        self,
+        site: Site,
+        dockerfile: Dockerfile,
+        plan: Plan,
+        futures: dict[int, Future[State]],
+        platform: Platform | None,
     ) -> None:
         self._site = site
         self._dockerfile = dockerfile
         self._plan = plan
         self._futures = futures
+        self._platform = platform
+        self._scopes: list[Scope] = []
         self._failures: list[BaseException] = []
 
     def run(self) -> State:
@@ -155,20 +193,43 @@ class _Building:
             future.set_result(state)
 
     def _run_stage(self, work: _Work) -> State:
-        executor = Executor(self._site, self._scope(work), work.planned)
-        executor.begin(work.step(0, work.planned.stage.base))
+        executor = Executor(self._site, self._scope(), work.planned)
+        with self._located(work.planned.stage.base):
+            executor.begin(work.step(0, work.planned.stage.base))
         for number, instruction in enumerate(work.instructions, 1):
-            step = work.step(number, instruction)
-            try:
-                executor.run(step, instruction)
-            except RunFailedError as error:
-                error.line = step.line
-                error.image = _registered(self._site, executor.state).id
-                raise
+            with self._located(instruction):
+                try:
+                    executor.run(work.step(number, instruction), instruction)
+                except RunFailedError as error:
+                    with suppress(StorageDriversError, OSError):  # what failed is what counts
+                        error.image = _registered(self._site, executor.state).id
+                    raise
         return executor.state
 
-    def _scope(self, work: _Work) -> Scope:
-        return Scope(self._dockerfile.arguments, self._site.request.build_args)
+    @contextmanager
+    def _located(self, instruction: Instruction) -> Iterator[None]:
+        """Have an error say which instruction failed."""
+        try:
+            yield
+        except BuildError as error:
+            from storagedrivers.build.failing import locate
+
+            locate(error, self._dockerfile, instruction)
+            raise
+
+    def _scope(self) -> Scope:
+        scope = Scope(
+            self._dockerfile.arguments,
+            self._site.request.build_args,
+            escape=self._dockerfile.escape,
+            platform=self._platform,
+        )
+        self._scopes.append(scope)
+        return scope
+
+    def unused(self) -> tuple[str, ...]:
+        """The build arguments that nothing declares."""
+        return unused(self._scopes)
 
 
 class _Work(NamedTuple):
@@ -197,4 +258,3 @@ class _Work(NamedTuple):
             instruction.word,
             instruction.line,
         )
-

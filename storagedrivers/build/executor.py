@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from storagedrivers.build.events import Event, Step, StepDone, StepFailed, StepStarted
@@ -14,7 +15,9 @@ from storagedrivers.dockerfile.created_by import created_by
 from storagedrivers.dockerfile.parser import parse_instruction
 from storagedrivers.dockerfile.variables import expand_instruction
 from storagedrivers.errors import BuildError, NotFoundError
+from storagedrivers.linux.rooted import Root
 from storagedrivers.oci.platforms import parse_platform
+from storagedrivers.stores import content
 
 if TYPE_CHECKING:
     import threading
@@ -66,14 +69,14 @@ class Made(NamedTuple):
     Attributes:
         created_by: what the history says of it.
         layer: the one that it made or found; None where it changed no file.
-        cached: nothing had to be done.
+        cached: it was there already; None for a step that changes no file.
         why: why the cache had nothing for it.
     """
 
     created_by: str
     layer: Layer | None = None
     created: float = 0.0
-    cached: bool = True
+    cached: bool | None = None
     why: str = ""
 
 
@@ -109,9 +112,7 @@ class Executor:
             self.site.tell(StepFailed(step, time.monotonic() - began))
             raise
         cached = not self.state.fresh
-        self.site.tell(
-            StepDone(step, cached, time.monotonic() - began, self.state.layer, 0, "")
-        )
+        self.site.tell(StepDone(step, cached, time.monotonic() - began, self.state.layer, 0, ""))
         for text in triggers:
             instruction = parse_instruction(text)
             self.run(step._replace(source=f"ONBUILD {instruction.source}"), instruction)
@@ -186,7 +187,7 @@ class Executor:
         self.site.tell(
             StepDone(
                 step,
-                made.cached and not self.state.fresh,
+                not self.state.fresh if made.cached is None else made.cached,
                 time.monotonic() - began,
                 None if layer is None else layer.id,
                 0 if layer is None else layer.size or 0,
@@ -195,7 +196,7 @@ class Executor:
         )
 
     def _note(self, made: Made) -> None:
-        self.state.fresh |= not made.cached
+        self.state.fresh |= made.cached is False
         if made.layer is None:
             self.state.add(made.created_by)
         else:
@@ -221,6 +222,8 @@ class Executor:
             state.author = instruction.text
         else:
             changes.apply(state.config, instruction)
+        if word == "VOLUME":
+            self._refuse_files(changes.volumes(instruction))
         text = created_by(instruction, state.config)
         if word == "WORKDIR":
             from storagedrivers.build import workdir_steps
@@ -228,9 +231,7 @@ class Executor:
             return workdir_steps.make(self, text)
         return Made(text)
 
-    def layer(
-        self, created_by: str, facts: Facts, make: Callable[[], Layer | None]
-    ) -> Made:
+    def layer(self, created_by: str, facts: Facts, make: Callable[[], Layer | None]) -> Made:
         """What the cache has for a step, or else what *make* makes; that is remembered.
 
         Args:
@@ -243,10 +244,10 @@ class Executor:
             found = cache.find(facts.key(), lease=lease)
             if found is not None:
                 self.site.used.append(found)
-                return Made(created_by, self._layer_of(found), found.created)
+                return Made(created_by, self._layer_of(found), found.created, cached=True)
             borrowed = self._borrowed(created_by)
             if borrowed is not None:
-                return Made(created_by, borrowed.layer, borrowed.created)
+                return Made(created_by, borrowed.layer, borrowed.created, cached=True)
             why = explain(facts, cache, driver=self._driver())
         layer = make()
         entry = cache.add(

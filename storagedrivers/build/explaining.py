@@ -76,6 +76,8 @@ def _fewest(facts: Facts, entries: Iterator[Entry], store: CacheStore) -> list[s
 def differences(old: Facts, new: Facts) -> Iterator[str]:
     """What differs between two steps with the same instruction on the same layers."""
     yield from _of_environment(old.environment, new.environment)
+    if old.compared != new.compared:
+        yield f"what it comes to {_change(old.compared, new.compared)}"
     if old.digest != new.digest:
         found = [*_of_files(old.files or {}, new.files or {})]
         yield from found or ["what it reads changed"]

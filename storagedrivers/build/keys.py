@@ -23,12 +23,14 @@ class Facts(NamedTuple):
 
     Attributes:
         chain: the ChainID of the layers below, or "" where there are none.
-        instruction: as Docker's cache compares it.
+        instruction: for people, and to find what it is to be compared with.
         environment: what of the config and the arguments counts, by a name for people, as ``ENV
             PATH``, ``argument VERSION``, ``USER``, ``platform``.
         files: what it reads, by path: kind, mode, uid, gid, size or target, digest. The key has
             *digest* instead.
         digest: of what it reads; "" where that is nothing.
+        compared: what of the instruction counts, as Docker's cache compares it; all of it where
+            this is "".
     """
 
     chain: str
@@ -36,12 +38,14 @@ class Facts(NamedTuple):
     environment: Mapping[str, str] = {}
     files: Mapping[str, Sequence[str | int]] | None = None
     digest: str = ""
+    compared: str = ""
 
     def key(self) -> str:
         """The digest of all of it; the same on every driver."""
         pairs = [text for name in sorted(self.environment) for text in self._pair(name)]
         hashed = sha256()
-        for text in (_VERSION, self.chain, self.instruction, self.digest, *pairs):
+        compared = self.compared or self.instruction
+        for text in (_VERSION, self.chain, compared, self.digest, *pairs):
             data = text.encode(errors="surrogatepass")
             hashed.update(b"%d:%b" % (len(data), data))
         return hashed.hexdigest()
@@ -54,7 +58,7 @@ class Facts(NamedTuple):
         import json
 
         files = self.files and {path: _shown(fields) for path, fields in self.files.items()}
-        value = [dict(self.environment), files, self.digest]
+        value = [dict(self.environment), files, self.digest, self.compared]
         return zlib.compress(json.dumps(value, separators=(",", ":")).encode(), _FAST)
 
     @classmethod
@@ -62,8 +66,8 @@ class Facts(NamedTuple):
         """The facts that were packed, with as much of the digests as is shown."""
         import json
 
-        environment, files, digest = json.loads(zlib.decompress(packed))
-        return cls(chain, instruction, environment, files and _as_fields(files), digest)
+        environment, files, *texts = json.loads(zlib.decompress(packed))
+        return cls(chain, instruction, environment, files and _as_fields(files), *texts)
 
     def shown(self) -> Self:
         """These as they are after packing, to compare them with others that were packed."""

@@ -29,7 +29,7 @@ def make(executor: Executor, step: Step, instruction: Instruction) -> Made:
     """
     state, site = executor.state, executor.site
     env = state.config.get("Env") or []
-    arguments, hidden = state.scope.run_arguments(env), state.scope.hidden_arguments()
+    arguments, hidden = state.scope.run_arguments(env), state.scope.hidden_arguments(env)
     command, script = command_of(instruction, changes.shell(state.config))
     with ExitStack() as stack:
         mounts = [_resolved(executor, one, stack) for one in _mounts(executor, instruction)]

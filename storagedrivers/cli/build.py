@@ -177,13 +177,15 @@ def _is_archive(head: bytes) -> bool:
     from storagedrivers.archive.compression import MAGIC_LENGTH, compression_of
     from storagedrivers.archive.header import check_checksum
 
-    if compression_of(head[:MAGIC_LENGTH]) != "none" or head == bytes(_BLOCK):
+    if compression_of(head[:MAGIC_LENGTH]) != "none":
         return True
+    if len(head) < _BLOCK:
+        return False
     try:
         check_checksum(head)
     except MalformedDiffError:
-        return False
-    return len(head) == _BLOCK
+        return not any(head)  # the end of a tar with nothing in it
+    return True
 
 
 class _Rejoined(io.RawIOBase):

@@ -149,8 +149,8 @@ def label_steps(labels: Mapping[str, str]) -> list[Instruction]:
     from storagedrivers.dockerfile.instructions import Instruction
 
     return [
-        Instruction("LABEL", arguments=(name, labels[name]), text=f"{name}={labels[name]}")
-        for name in sorted(labels)
+        Instruction("LABEL", arguments=(name, value), text=f"{name}={value}", expanded=True)
+        for name, value in sorted(labels.items())
     ]
 
 

@@ -26,7 +26,7 @@ class Line(NamedTuple):
     """A logical line.
 
     Attributes:
-        text: it, without blanks at its ends.
+        text: it, without blanks at its beginning.
         first: the number of the line where it begins, from 1.
         pieces: where its parts come from: offset in the text, number of the line, column there.
     """
@@ -112,7 +112,7 @@ class Lines:
             self.notes.append(
                 f"line {first}: there is an empty line in it; Docker is going to refuse that"
             )
-        found = Line("".join(parts).rstrip(SPACES), first, tuple(pieces))
+        found = Line("".join(parts), first, tuple(pieces))
         self._check_text(found)
         return found
 

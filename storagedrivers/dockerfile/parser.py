@@ -16,7 +16,7 @@ from storagedrivers.dockerfile.instructions import (
     Instruction,
     Stage,
 )
-from storagedrivers.dockerfile.lines import BLANKS, Line, Lines
+from storagedrivers.dockerfile.lines import BLANKS, SPACES, Line, Lines
 from storagedrivers.errors import DockerfileError, did_you_mean
 
 _WORD = re.compile(f"[^{BLANKS}]*")
@@ -157,11 +157,14 @@ def _read(line: Line, lines: Lines) -> Instruction:
     Raises:
         Fault: it cannot be taken; its place is that in the line.
     """
-    instruction = _instruction(line.text, lines.escape, lines.notes)
+    text = line.text.rstrip(SPACES)
+    instruction = _instruction(text, lines.escape, lines.notes)
     bodies = _heredocs(instruction, line, lines)
-    if instruction.word == "ONBUILD" and bodies:
-        text = "\n".join((*instruction.arguments, *(one.content + one.name for one in bodies)))
-        instruction = instruction._replace(arguments=(text,))
+    if instruction.word == "ONBUILD":
+        # With the blanks at its end: Docker keeps those of a trigger.
+        trigger = instruction.arguments[0] + line.text[len(text) :]
+        parts = (trigger, *(one.content + one.name for one in bodies))
+        instruction = instruction._replace(arguments=("\n".join(parts),))
     elif bodies:
         instruction = instruction._replace(heredocs=tuple(bodies))
     return instruction._replace(line=line.first, last_line=lines.last)

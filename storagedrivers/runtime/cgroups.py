@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
+from contextlib import suppress
 from typing import NamedTuple
 
 ROOT = "/sys/fs/cgroup"
+
+_LONGEST_END, _PAUSE = 5.0, 0.002  # seconds
 
 
 class Cgroups(NamedTuple):
@@ -45,3 +50,27 @@ def _read(*names: str) -> str:
 def _is_writable(directory: str) -> bool:
     """Whether directories can be made there; a read-only mount is none for root either."""
     return os.access(directory, os.W_OK)
+
+
+def remove(path: str, root: str = ROOT) -> None:
+    """Remove what an engine that was killed has left of a container's cgroup, with the processes in
+    it; idempotent.
+
+    Args:
+        path: the cgroup, as the engine was told.
+        root: where cgroups are mounted.
+    """
+    hierarchies = [root]
+    with suppress(OSError), os.scandir(root) as entries:  # of version 1 there are several
+        hierarchies += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for hierarchy in hierarchies:
+        directory = os.path.join(hierarchy, path.lstrip("/"))
+        deadline = time.monotonic() + _LONGEST_END
+        while os.path.isdir(directory) and time.monotonic() < deadline:
+            for pid in _read(directory, "cgroup.procs").split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            with suppress(OSError):  # EBUSY: they are about to end
+                os.rmdir(directory)
+                break
+            time.sleep(_PAUSE)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 from storagedrivers.errors import RuntimeFailedError, did_you_mean
 from storagedrivers.runtime import processes
 from storagedrivers.runtime.cgroups import Cgroups, read_cgroups
+from storagedrivers.runtime.cgroups import remove as remove_cgroup
 from storagedrivers.runtime.terminal import Console, Pair, Terminal
 
 _MORE_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
@@ -168,6 +169,8 @@ class OciEngine(Engine):
             processes.run(self._command(bundle, "delete", "--force", bundle.id))
         if waiting:  # it has the container's mounts, too, in a namespace of its own
             processes.await_end(waiting)
+        if path := self.cgroup(bundle):  # of an engine that was killed before it had a state
+            remove_cgroup(path)
         with suppress(OSError):
             os.rmdir(self._root(bundle))
 

@@ -34,7 +34,7 @@ class Keyed(Protocol):
 
     @property
     def instruction(self) -> str:
-        """As Docker's cache compares it."""
+        """For people."""
 
     def key(self) -> str:
         """The digest of all of it."""
@@ -51,7 +51,7 @@ class Entry(NamedTuple):
         key: the digest of all that it depends on.
         driver: whose layer it is.
         chain: the ChainID of the layers below, or "".
-        instruction: as Docker's cache compares it.
+        instruction: as people know it.
         layer: the id of the layer; None where the step changed nothing.
         created: when it was made, in seconds since the epoch.
         used: when a build had it last.

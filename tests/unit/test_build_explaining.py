@@ -96,6 +96,14 @@ def test_the_order_of_variables_does_not_count() -> None:
     assert RUN._replace(environment=backwards).key() == RUN.key()
 
 
+def test_of_an_instruction_what_docker_compares_counts() -> None:
+    """A file that was copied under another name before is the same file."""
+    compared = COPY._replace(compared="COPY file: in /srv")
+    other = compared._replace(instruction="COPY other /srv")
+    assert other.key() == compared.key() != COPY.key()
+    assert compared._replace(compared="COPY file: in /opt").key() != compared.key()
+
+
 def test_files_count_by_their_digest_only() -> None:
     assert COPY._replace(files=None).key() == COPY.key()
     assert COPY._replace(digest="d2").key() != COPY.key()
@@ -108,7 +116,7 @@ def test_facts_are_packed_for_comparing() -> None:
         environment={"ENV A\udcff": "ä\udc80"},
         files={"a\udcff": FILES["app/main.py"]},
     )
-    for facts in (COPY, RUN, odd, COPY._replace(files={})):
+    for facts in (COPY, RUN, odd, COPY._replace(files={}), RUN._replace(compared="RUN x")):
         found = Facts.unpack(facts.chain, facts.instruction, facts.pack())
         assert found == facts.shown()
     assert len(odd.key()) == 64
@@ -155,6 +163,8 @@ def test_ten_thousand_files_are_packed_fast_and_small() -> None:
         ),
         (RUN._replace(instruction="RUN make some"),
          "the instruction was RUN make all → RUN make some"),
+        (RUN._replace(compared="RUN <<EOF\nmake\nEOF"),
+         'what it comes to "" → RUN <<EOF\nmake\nEOF'),
         (RUN._replace(instruction="RUN reboot"), "it was never built here"),
         (RUN._replace(instruction="COPY make all"), "it was never built here"),
         (RUN._replace(chain=OTHER), "the layers below it changed"),

@@ -49,10 +49,11 @@ def make(executor: Executor, instruction: Instruction) -> Made:
         text = created_by(instruction, state.config, source=prepared.source)
         facts = Facts(
             state.chain,
-            normal(instruction, state.config),
+            instruction.source,
             _environment(executor, instruction, workdir),
             prepared.facts,
             prepared.digest,
+            normal(instruction, state.config),
         )
         return executor.layer(text, facts, layer)
 

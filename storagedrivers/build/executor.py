@@ -231,6 +231,22 @@ class Executor:
             return workdir_steps.make(self, text)
         return Made(text)
 
+    def _refuse_files(self, volumes: Iterable[str]) -> None:
+        """Refuse volumes where no directory can be, as Docker does."""
+        if self.state.layer is None:
+            return
+        with (
+            content.view(self.site.parts.layers, self.state.layer) as fd,
+            Root(f"/proc/self/fd/{fd}") as root,
+        ):
+            for path in volumes:
+                status = root.status(path)
+                if status is not None and not stat.S_ISDIR(status.st_mode):
+                    raise BuildError(
+                        f"cannot mount volume over existing file, file exists {path}",
+                        resolution="name a directory, or a path where nothing is",
+                    )
+
     def layer(self, created_by: str, facts: Facts, make: Callable[[], Layer | None]) -> Made:
         """What the cache has for a step, or else what *make* makes; that is remembered.
 
@@ -241,7 +257,7 @@ class Executor:
         """
         cache, lease, why = self.site.parts.cache, self.site.lease, ""
         if not self.site.request.no_cache:
-            found = cache.find(facts.key(), lease=lease)
+            found = cache.find(facts.key(), driver=self._driver(), lease=lease)
             if found is not None:
                 self.site.used.append(found)
                 return Made(created_by, self._layer_of(found), found.created, cached=True)
@@ -254,6 +270,7 @@ class Executor:
             facts,
             None if layer is None else layer.id,
             created=time.time(),
+            driver=self._driver(),
             lease=lease,
             replace=self.site.request.no_cache,
         )

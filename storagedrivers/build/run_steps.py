@@ -54,7 +54,7 @@ def make(executor: Executor, step: Step, instruction: Instruction) -> Made:
             return layering.sealed(site.parts.layers, made, site.lease, epoch=epoch)
 
         text = created_by(instruction, state.config, arguments=arguments, hidden=bool(hidden))
-        return executor.layer(text, _facts(executor, what, arguments, mounts), layer)
+        return executor.layer(text, _facts(executor, instruction, what, mounts), layer)
 
 
 class _Resolved(NamedTuple):
@@ -131,7 +131,7 @@ def _is_alone(text: str, heredoc: Heredoc) -> bool:
 
 
 def _facts(
-    executor: Executor, what: RunStep, arguments: list[str], mounts: list[_Resolved]
+    executor: Executor, instruction: Instruction, what: RunStep, mounts: list[_Resolved]
 ) -> Facts:
     """What the result depends on."""
     config, epoch = executor.state.config, executor.site.request.source_date_epoch
@@ -150,4 +150,5 @@ def _facts(
     for one in mounts:
         environment[f"--mount={one.text}"] = one.digest
     run_words = [*what.command, *(what.script or ())]
-    return Facts(executor.state.chain, f"RUN {run_words!r}", environment)
+    compared = f"RUN {run_words!r}"
+    return Facts(executor.state.chain, instruction.source, environment, compared=compared)

@@ -33,7 +33,9 @@ def make(executor: Executor, created_by: str) -> Made:
             epoch=site.request.source_date_epoch,
         )
 
-    return executor.layer(created_by, Facts(state.chain, f"WORKDIR {path}", {}), layer)
+    epoch = site.request.source_date_epoch
+    environment = {} if epoch is None else {"SOURCE_DATE_EPOCH": str(epoch)}
+    return executor.layer(created_by, Facts(state.chain, f"WORKDIR {path}", environment), layer)
 
 
 def _make_directory(root: int, path: str) -> None:

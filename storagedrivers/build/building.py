@@ -1,4 +1,4 @@
-"""Builds an image: plans the stages, has them carried out side by side, gives the last one a row."""
+"""Builds an image: plans the stages, carries them out side by side, gives the last a row."""
 
 from __future__ import annotations
 
@@ -85,8 +85,10 @@ def build(parts: Parts, context: str | os.PathLike[str] | BinaryIO, request: Req
 
 def _dockerfile(context: contexts.Context, request: Request) -> Dockerfile:
     if isinstance(request.dockerfile, bytes):
+        context.ignoring("Dockerfile")
         return parse(request.dockerfile)
     name = request.dockerfile or "Dockerfile"
+    context.ignoring(name)
     return parse(context.dockerfile(name), name)
 
 

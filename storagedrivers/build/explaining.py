@@ -9,13 +9,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from storagedrivers.build.keys import Facts
-from storagedrivers.stores.build_cache import stored
+from storagedrivers.stores.build_cache import COMPARED, stored
 
 if TYPE_CHECKING:
     from storagedrivers.stores.build_cache import CacheStore, Entry
-
-_COMPARED = 5
-"""How many steps with the same instruction are compared: those that were used last."""
 
 _LONG = 60
 """Characters of a value that are shown."""
@@ -42,7 +39,7 @@ def explain(facts: Facts, store: CacheStore, *, driver: str | None = None) -> st
         if entry.key == key:
             return _not_usable(entry, driver or store.layers.driver, usable=usable)
     same = (entry for entry, _ in near if entry.instruction == instruction)
-    if differences := _fewest(facts, islice(same, _COMPARED), store):
+    if differences := _fewest(facts, islice(same, COMPARED), store):
         more = len(differences) - 1
         return differences[0] + (f", and {more} more" if more else "")
     if other := _most_similar(instruction, [entry.instruction for entry, _ in near]):

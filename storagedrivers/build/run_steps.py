@@ -54,7 +54,8 @@ def make(executor: Executor, step: Step, instruction: Instruction) -> Made:
             return layering.sealed(site.parts.layers, made, site.lease, epoch=epoch)
 
         text = created_by(instruction, state.config, arguments=arguments, hidden=bool(hidden))
-        return executor.layer(text, _facts(executor, instruction, what, mounts), layer)
+        facts = _facts(executor, instruction, what, arguments, mounts)
+        return executor.layer(text, facts, layer)
 
 
 class _Resolved(NamedTuple):
@@ -131,7 +132,11 @@ def _is_alone(text: str, heredoc: Heredoc) -> bool:
 
 
 def _facts(
-    executor: Executor, instruction: Instruction, what: RunStep, mounts: list[_Resolved]
+    executor: Executor,
+    instruction: Instruction,
+    what: RunStep,
+    arguments: list[str],
+    mounts: list[_Resolved],
 ) -> Facts:
     """What the result depends on."""
     config, epoch = executor.state.config, executor.site.request.source_date_epoch

@@ -52,14 +52,14 @@ class State:
 
     def begin_with(self, base: ImageConfig, layer: Layer | None) -> None:
         """Begin with an image."""
-        self.base, self.author = base, base.author
+        self.base = base
         self.history = [*base.history]
         self._time = base.created or self._time
         self._set_layer(layer)
 
     def begin_with_stage(self, other: State) -> None:
         """Begin with what another stage has come to."""
-        self.base, self.author = other.base, other.author
+        self.base = other.base
         self.history = [*other.history]
         self.layer, self.chain, self._time = other.layer, other.chain, other._time
         self.fresh = other.fresh

@@ -38,7 +38,8 @@ def run(arguments: argparse.Namespace, config: StorageConfig) -> int:
     try:
         image = _built(arguments, config, shown)
     except (StorageDriversError, OSError) as error:
-        shown.error(_completed(error))
+        offline = shown.missed_network and arguments.network != "host"
+        shown.error(_completed(error, offline=offline))
         return getattr(error, "exit_code", 1)
     if arguments.json:
         from storagedrivers.cli.images import document_of
@@ -80,10 +81,17 @@ def _built(arguments: argparse.Namespace, config: StorageConfig, shown: progress
     return image
 
 
-def _completed(error: Exception) -> Exception:
-    """An error, and how to look around in the last image that was good."""
+def _completed(error: Exception, *, offline: bool) -> Exception:
+    """An error, and how to look around in the last image that was good.
+
+    Args:
+        error: what the build failed of.
+        offline: a command seems to have missed a network.
+    """
     if isinstance(error, BuildError) and error.image is not None:
-        lines = (error.details, f"last good image: {error.image}")
+        lines = [error.details, f"last good image: {error.image}"]
+        if offline:
+            lines.append("it seems to want a network, which a RUN has with --network host")
         error.details = "\n".join(filter(None, lines))
         short = error.image.partition(":")[2][:_SHORT]
         look = f"look around in it: storagedrivers run --rm -it {short} sh"

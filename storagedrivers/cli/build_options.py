@@ -26,7 +26,10 @@ _LIMITS = (
 _NO_VALUES = ("false", "0", "")
 
 _REFUSED: Mapping[str, tuple[str, str]] = {
-    "--secret": ("there are no secrets here", "use RUN --mount=type=bind, or a cache mount"),
+    "--secret": (
+        "there are no secrets here",
+        "RUN --mount=type=bind shows a file of the context, and leaves it in no layer",
+    ),
     "--ssh": ("no agent is forwarded", "fetch what it is for before the build, and COPY it"),
     "--squash": (
         "each instruction keeps its layer, so that others share it",
@@ -67,7 +70,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--target", metavar="STAGE", help="build this stage; default: the last one")
     add("--label", metavar="A=B", action="append", default=[], help="a label for the image")
-    add("--network", choices=("default", "none", "host"), default="default", help="of RUNs")
+    add(
+        "--network",
+        choices=("default", "none", "host"),
+        default="default",
+        help="of RUNs: default and none, a loopback device; host, the host's",
+    )
     add("--platform", metavar="OS/ARCH", help="of the image; default: the base's")
     add(
         "--cache-from",

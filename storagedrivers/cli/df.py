@@ -158,7 +158,7 @@ def _print_cache(cache: CacheUsage) -> None:
         ("BUILD CACHE", "LAYERS", "BYTES", "RECLAIMABLE"),
         [
             (
-                f"{cache.entries} steps",
+                f"{cache.entries} step{'s' if cache.entries != 1 else ''}",
                 str(cache.layers),
                 output.size(cache.bytes),
                 output.size(cache.reclaimable),

@@ -32,6 +32,7 @@ KINDS = ("auto", "plain", "tty", "json")
 _SHORT = 12  # characters of an id that are enough for a person
 _LONGEST = 64 << 10  # bytes that are shown though their line has not ended
 _KEPT = 50  # lines of a command that are shown when it fails
+_NO_NETWORK = re.compile(rb"(?i)resolv|name resolution|unreachable|bad address|unknown host")
 _SEQUENCE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]"  # colours, cursors
     r"|[\]P^_X][^\x07\x1b]*(?:\x07|\x1b\\)?"  # titles, links and other strings
@@ -63,7 +64,13 @@ def _is_terminal() -> bool:
 
 
 class Display:
-    """What is told the events of a build, one at a time."""
+    """What is told the events of a build, one at a time.
+
+    Attributes:
+        missed_network: a command complained that it did not reach something.
+    """
+
+    missed_network = False
 
     def __call__(self, event: Event) -> None:
         """Show an event."""
@@ -71,6 +78,7 @@ class Display:
             case StepStarted(step):
                 self._started(step)
             case StepOutput(step, data):
+                self.missed_network |= _NO_NETWORK.search(data) is not None
                 self._wrote(step, data)
             case StepDone():
                 self._done(event)
@@ -200,8 +208,10 @@ class Plain(Display):
         if self._explain and done.why:
             self._say(step, f" ---> not cached: {done.why}")
         words = ["CACHED"] if done.cached else ["DONE", seconds(done.seconds)]
+        if done.size:
+            words.append(output.size(done.size))
         if done.layer is not None:
-            words += [output.size(done.size), done.layer[:_SHORT]]
+            words.append(done.layer[:_SHORT])
         self._say(step, f" ---> {' '.join(words)}")
         del self._running[step.number]
 

@@ -131,7 +131,7 @@ class Terminal(Display):
         with self._lock:
             del self._running[done.step.number]
             state = "CACHED" if done.cached else seconds(done.seconds)
-            lines = [_finished(state, done.step, "" if done.layer is None else done.size)]
+            lines = [_finished(state, done.step, done.size)]
             if self._explain and done.why:
                 lines.append(f"{_MARGIN}not cached: {done.why}")
             self._say(*lines)
@@ -161,8 +161,8 @@ def _place(step: Step) -> str:
     return f"{stage}{step.number}/{step.total} {source(step)}"
 
 
-def _finished(state: str, step: Step, size: int | str = "") -> str:
-    shown = size if isinstance(size, str) else output.size(size)
+def _finished(state: str, step: Step, size: int = 0) -> str:
+    shown = output.size(size) if size else ""
     return _cut(f"{state:>8} {shown:>9}  {_place(step)}", _width())
 
 

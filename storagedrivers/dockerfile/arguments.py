@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from storagedrivers.dockerfile import heredocs
 from storagedrivers.dockerfile.faults import Fault
-from storagedrivers.dockerfile.lines import BLANKS, SPACES
+from storagedrivers.dockerfile.lines import BLANKS, SPACES, behind_spaces
 from storagedrivers.dockerfile.words import raw_words
 
 _BLANKS = re.compile(f"[{BLANKS}]+")
@@ -254,7 +254,7 @@ def _healthcheck(word: str, rest: Rest) -> Arguments:
     if not found:
         raise _none(word, rest, expected)
     kind = found[0].upper()
-    after = len(rest.line) - len(rest.line[found.end() :].lstrip(SPACES))
+    after = behind_spaces(rest.line, found.end())
     command = _command(word, rest._replace(at=after))
     if kind == "NONE":
         if command.words or command.exec_form:

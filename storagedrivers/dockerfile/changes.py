@@ -75,11 +75,15 @@ def apply(config: dict[str, Any], instruction: Instruction) -> None:
     try:
         _CHANGES[instruction.word](config, instruction)
     except ValueError as error:
-        raise DockerfileError(
-            f"{instruction.word} {instruction.text}: {error}",
-            line=instruction.line,
-            resolution=_RESOLUTIONS.get(instruction.word),
-        ) from error
+        raise _error(instruction, str(error)) from error
+
+
+def _error(instruction: Instruction, why: str) -> DockerfileError:
+    from storagedrivers.dockerfile.faults import Fault, error_of
+
+    fault = Fault(why, width=len(instruction.text), resolution=_RESOLUTIONS.get(instruction.word))
+    place = len(instruction.word) + 1
+    return error_of(fault, "", instruction.line, instruction.source, place)
 
 
 _RESOLUTIONS = {
@@ -94,7 +98,8 @@ _RESOLUTIONS = {
 def apply_changes(config: dict[str, Any], lines: Iterable[str]) -> None:
     """Apply instructions as ``--change`` of commit and import takes them.
 
-    An ENTRYPOINT takes the old CMD away, but not one that the lines set.
+    An ENTRYPOINT takes the old CMD away, but not one that the lines set. What a HEALTHCHECK does
+    not say is as it was before all of them.
 
     Args:
         config: how to run an image; changed in place.
@@ -104,6 +109,8 @@ def apply_changes(config: dict[str, Any], lines: Iterable[str]) -> None:
     """
     changed = Config(config)
     for line in lines:
+        if _word(line) == "HEALTHCHECK":
+            _set(changed, "Healthcheck", config.get("Healthcheck"))
         apply_change(changed, line)
     config.clear()
     config.update(changed)
@@ -118,20 +125,23 @@ def apply_change(config: dict[str, Any], line: str) -> None:
     from storagedrivers.dockerfile.parser import parse_instruction
     from storagedrivers.dockerfile.variables import expand_instruction
 
-    word, *rest = line.split(None, 1) or [""]
-    word = word.upper()
+    word = _word(line)
     if word not in CHANGES:
         raise StoreError(
             f"{line!r} is no change: there is no {word or 'word in it'}",
             resolution=did_you_mean(word, CHANGES) or f"changes are {', '.join(CHANGES)}",
         )
-    if not rest:
+    if len(line.split(None, 1)) < 2:
         raise _no_change(line, f"{word} wants something behind it")
     environment = dict(one.partition("=")[::2] for one in config.get("Env") or ())
     try:
         apply(config, expand_instruction(parse_instruction(line), environment, "\\"))
     except DockerfileError as error:
         raise _no_change(line, error.brief, error.details, error.resolution) from error
+
+
+def _word(line: str) -> str:
+    return (line.split(None, 1) or [""])[0].upper()
 
 
 def _no_change(

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 
 from storagedrivers.dockerfile.faults import Fault
-from storagedrivers.dockerfile.lines import SPACES
+from storagedrivers.dockerfile.lines import SPACES, behind_spaces
 from storagedrivers.dockerfile.words import Word
 from storagedrivers.errors import did_you_mean
 
@@ -64,7 +64,7 @@ def extracted(text: str, at: int, escape: str) -> tuple[list[Word], int]:
     unescape = re.compile(rf"{re.escape(escape)}(.)", re.DOTALL)
     flags: list[Word] = []
     while True:
-        at = len(text) - len(text[at:].lstrip(SPACES))
+        at = behind_spaces(text, at)
         if not text.startswith("--", at):
             return flags, at
         found = whole.match(text, at)
@@ -74,7 +74,7 @@ def extracted(text: str, at: int, escape: str) -> tuple[list[Word], int]:
             for plain, escaped, single, double in part.findall(found[0])
         )
         if word == "--":
-            return flags, len(text) - len(text[found.end() :].lstrip(SPACES))
+            return flags, behind_spaces(text, found.end())
         flags.append(Word(word, at))
         at = found.end()
 

@@ -16,10 +16,18 @@ _WIDE = "".join(map(chr, range(0x2000, 0x200B)))
 SPACES = f"{BLANKS}\n\x85\xa0\u1680{_WIDE}\u2028\u2029\u202f\u205f\u3000"
 """What is white space to Go."""
 
+_SPACES = re.compile(f"[{SPACES}]*")
 _DIRECTIVE = re.compile(r"#[\t\n\f\r ]*+([a-zA-Z][a-zA-Z0-9]*+)[\t\n\f\r ]*+=")
 _DIRECTIVES = ("check", "escape", "syntax")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _LONGEST = 65535  # bytes, as Docker has it
+
+
+def behind_spaces(text: str, at: int) -> int:
+    """Where the white space that begins at *at* ends."""
+    found = _SPACES.match(text, at)
+    assert found
+    return found.end()
 
 
 class Line(NamedTuple):
@@ -81,7 +89,7 @@ class Lines:
         """
         while self.last < len(self._lines):
             line = self._take()
-            indent = len(line) - len(line.lstrip(SPACES))
+            indent = behind_spaces(line, 0)
             line = line[indent:]
             self._take_directive(line)
             line, more = ("", False) if line.startswith("#") else self._cut(line)

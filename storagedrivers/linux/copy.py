@@ -100,6 +100,58 @@ def _both(
         yield source_fd, target_fd
 
 
+class Contents:
+    """Copies what files hold, in the best way that the two filesystems have.
+
+    Attributes:
+        cloning: contents are shared with the source so far.
+    """
+
+    def __init__(self) -> None:
+        self.cloning = True
+        self._copy_range = True
+
+    def copy(self, source: int, target: int, status: os.stat_result) -> None:
+        """Give the empty file *target* what *source* holds; *status* is that one's.
+
+        Raises:
+            OSError: what the kernel says.
+        """
+        if self.cloning:
+            try:
+                ioctl.clone_file(source, target)
+                return
+            except OSError as error:
+                if error.errno not in _CANNOT_CLONE:
+                    raise
+                self.cloning = False
+        size = status.st_size
+        if status.st_blocks * 512 >= size:
+            self._copy_range_of(source, target, 0, size)
+            return
+        os.ftruncate(target, size)
+        for start, end in data_segments(source, size):
+            self._copy_range_of(source, target, start, end)
+
+    def _copy_range_of(self, source: int, target: int, start: int, end: int) -> None:
+        while self._copy_range and start < end:
+            try:
+                count = os.copy_file_range(source, target, end - start, start, start)
+            except OSError as error:
+                if error.errno not in _CANNOT_COPY_RANGE:
+                    raise
+                self._copy_range = False
+                break
+            if count == 0:
+                break  # the file was cut meanwhile, or is of /proc's kind: reading tells
+            start += count
+        while start < end:
+            data = os.pread(source, min(end - start, 1 << 20), start)
+            if not data:
+                return
+            start += _write_all(target, data, start)
+
+
 class _TreeCopier:
     """One copy of one tree. Directories are opened by their path from the top, two at a time."""
 
@@ -107,12 +159,16 @@ class _TreeCopier:
         self._source_fd = source_fd
         self._target_fd = target_fd
         self._lossy = lossy
-        self.cloning = True
-        self._copy_range = True
+        self._contents = Contents()
         self._todo = [""]
         self._directories: list[tuple[str, os.stat_result]] = []
         self._links: dict[tuple[int, int], tuple[str, str]] = {}
-        self._helper: _Helper | None = None
+        self._helper: Helper | None = None
+
+    @property
+    def cloning(self) -> bool:
+        """Whether contents are shared with the source so far."""
+        return self._contents.cloning
 
     def run(self) -> None:
         try:
@@ -192,67 +248,35 @@ class _TreeCopier:
             self.fill(source, target, status)
             return
         if self._helper is None:
-            self._helper = _Helper()
+            self._helper = Helper()
         self._helper.submit(lambda: self.fill(source, target, status))
 
     def fill(self, source: int, target: int, status: os.stat_result) -> None:
         """Give an empty file its contents and metadata; closes both."""
         try:
             if status.st_size:
-                self._copy_contents(source, target, status)
+                self._contents.copy(source, target, status)
             _copy_metadata(source, target, status, lossy=self._lossy)
         finally:
             os.close(target)
             os.close(source)
 
-    def _copy_contents(self, source: int, target: int, status: os.stat_result) -> None:
-        if self.cloning:
-            try:
-                ioctl.clone_file(source, target)
-                return
-            except OSError as error:
-                if error.errno not in _CANNOT_CLONE:
-                    raise
-                self.cloning = False
-        size = status.st_size
-        if status.st_blocks * 512 >= size:
-            self._copy_range_of(source, target, 0, size)
-            return
-        os.ftruncate(target, size)
-        for start, end in data_segments(source, size):
-            self._copy_range_of(source, target, start, end)
 
-    def _copy_range_of(self, source: int, target: int, start: int, end: int) -> None:
-        while self._copy_range and start < end:
-            try:
-                count = os.copy_file_range(source, target, end - start, start, start)
-            except OSError as error:
-                if error.errno not in _CANNOT_COPY_RANGE:
-                    raise
-                self._copy_range = False
-                break
-            if count == 0:
-                break  # the file was cut meanwhile, or is of /proc's kind: reading tells
-            start += count
-        while start < end:
-            data = os.pread(source, min(end - start, 1 << 20), start)
-            if not data:
-                return
-            start += _write_all(target, data, start)
-
-
-class _Helper:
+class Helper:
     """A second thread for large files, whose contents are one long call into the kernel.
 
     Small files are a dozen short calls each: two threads would only hand each other the
     interpreter's lock.
+
+    Args:
+        room: how many jobs may be under way; each holds two open files.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = 16) -> None:
         from queue import SimpleQueue
 
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._room = threading.Semaphore(16)  # each job holds two open files
+        self._room = threading.Semaphore(room)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="storagedrivers-copy")
         self._thread.start()
@@ -261,6 +285,13 @@ class _Helper:
         """Have *job* done."""
         self._room.acquire()
         self._jobs.put(job)
+
+    def offer(self, job: Callable[[], None]) -> bool:
+        """Have *job* done, if there is room for one more; whether there was."""
+        if not self._room.acquire(blocking=False):
+            return False
+        self._jobs.put(job)
+        return True
 
     def finish(self) -> None:
         """Wait for all jobs.

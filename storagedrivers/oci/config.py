@@ -125,7 +125,7 @@ def _checked_config(fields: Fields) -> dict[str, Any]:
         fields.texts(key)
     for key in ("User", "WorkingDir", "StopSignal", "Hostname"):
         fields.text(key)
-    for key in ("Volumes", "ExposedPorts", "Labels"):
+    for key in ("Volumes", "ExposedPorts", "Labels", "Healthcheck"):
         fields.object(key)
     return found
 

@@ -41,7 +41,7 @@ def find_user(rootfs: Rootfs, words: str) -> User:
     known = next(
         (
             fields
-            for fields in _entries(rootfs, "/etc/passwd", 7)
+            for fields in entries(rootfs, "/etc/passwd", 7)
             if (fields[0] == name if wanted is None else int(fields[2]) == wanted)
         ),
         None,
@@ -68,7 +68,7 @@ def _find_group(rootfs: Rootfs, words: str) -> int:
     wanted = _number(words)
     if wanted is not None:
         return wanted
-    for fields in _entries(rootfs, "/etc/group", 4):
+    for fields in entries(rootfs, "/etc/group", 4):
         if fields[0] == words:
             return int(fields[2])
     raise _unknown("group", words)
@@ -77,12 +77,12 @@ def _find_group(rootfs: Rootfs, words: str) -> int:
 def _groups_of(rootfs: Rootfs, user: str) -> list[int]:
     return [
         int(fields[2])
-        for fields in _entries(rootfs, "/etc/group", 4)
+        for fields in entries(rootfs, "/etc/group", 4)
         if user in fields[3].split(",")
     ]
 
 
-def _entries(rootfs: Rootfs, path: str, count: int) -> Iterator[list[str]]:
+def entries(rootfs: Rootfs, path: str, count: int) -> Iterator[list[str]]:
     """The lines of a file with ids in the third field (and of passwd in the fourth); others are
     none.
     """

@@ -103,6 +103,16 @@ _ALL = f"""
 SELECT {_COLUMNS}, COALESCE(size, 0), {_USABLE} {_JOINED} ORDER BY build_cache.number
 """
 
+COMPARED = 5
+"""Of how many steps with one instruction, on the same layers, it is kept what they depend on."""
+
+_FORGET_FACTS = """
+    UPDATE build_cache SET facts = x'' WHERE number IN (
+        SELECT number FROM build_cache WHERE chain = ? AND instruction = ? AND LENGTH(facts) > 0
+        ORDER BY used DESC, number DESC LIMIT -1 OFFSET ?
+    )
+"""
+
 _NEEDED = """
     WITH RECURSIVE needed (id) AS (
         SELECT id FROM layers WHERE held
@@ -163,9 +173,9 @@ class CacheStore:
         return self.database.row(query, stored(instruction)) is not None
 
     def facts(self, entry: Entry) -> bytes | None:
-        """What an entry depends on, packed; None where it is gone."""
+        """What an entry depends on, packed; None where it is gone, or is older than others."""
         row = self.database.row("SELECT facts FROM build_cache WHERE number = ?", entry.number)
-        return None if row is None else bytes(row[0])
+        return None if row is None else bytes(row[0]) or None
 
     def ls(self) -> list[Listed]:
         """All entries, in the order in which they were made."""
@@ -329,4 +339,5 @@ def _insert(connection: sqlite3.Connection, new: Entry, boot: str, packed: bytes
     query = f"INSERT INTO build_cache ({', '.join(values)}) VALUES ({places})"
     number = connection.execute(query, tuple(values.values())).lastrowid
     assert number is not None
+    connection.execute(_FORGET_FACTS, (new.chain, new.instruction, COMPARED))
     return new._replace(number=number)

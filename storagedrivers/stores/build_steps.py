@@ -53,8 +53,8 @@ def step(
     new = Container(identity, name, None, "", "", time.time(), config, parent)
     with store.layers.locked(f"{locks.CONTAINER}{identity}", what="a build"):
         try:
-            _make_directories(store, new)
             new = _laid(store, new, lease)
+            _make_directories(store, new)
             yield new
         except BaseException:
             try:

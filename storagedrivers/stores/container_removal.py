@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from storagedrivers.errors import InUseError, NotFoundError, StorageDriversError
 from storagedrivers.linux import tree
 from storagedrivers.model import is_layer_id
-from storagedrivers.stores import build_steps, locks, volume_records
-from storagedrivers.stores.records import unused
+from storagedrivers.stores import build_steps, locks, records, volume_records
 
 if TYPE_CHECKING:
     from storagedrivers.stores.containers import Container, ContainerStore
@@ -147,6 +146,12 @@ def finish(store: ContainerStore, container: str) -> None:
         if row is not None and row[0] != "ready":
             _finish(store, container)
         # Layers that it had are referred to by nothing, if it died before it released them.
-        store.let_go(unused(store.database))
+        store.let_go(records.unused(store.database))
     finally:
         lock.release()
+
+
+def let_go_of_abandoned(store: ContainerStore) -> None:
+    """Remove layers that a build was killed with: nobody can go on with one that is not sealed."""
+    abandoned = [records.by_id(store.database, one) for one in records.unused(store.database)]
+    store.let_go([one.id for one in abandoned if one is not None and one.writable])

@@ -457,15 +457,15 @@ class ContainerStore(ContainerBase):
     # Looking after
 
     def recover(self) -> None:
-        """Finish what processes that were killed have begun. Costs nothing where nothing is."""
+        """Finish what processes that were killed have begun."""
         rows = self.database.rows("SELECT id FROM containers WHERE state != 'ready'")
         names = [str(row[0]) for row in rows]
         with suppress(FileNotFoundError):
             for name in os.listdir(self.layers.lock_path("")):
                 if name.startswith(locks.CONTAINER):
                     names.append(name.removeprefix(locks.CONTAINER))
-        if names:
-            from storagedrivers.stores import container_removal
+        from storagedrivers.stores import container_removal
 
-            for name in dict.fromkeys(names):
-                container_removal.finish(self, name)
+        for name in dict.fromkeys(names):
+            container_removal.finish(self, name)
+        container_removal.let_go_of_abandoned(self)

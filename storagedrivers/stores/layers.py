@@ -462,12 +462,14 @@ class LayerStore:
             )
         )
         if names:
-            from storagedrivers.stores import locks, recovery
+            from storagedrivers.stores import leases, locks, recovery
 
             for name in dict.fromkeys(names):
                 if name.startswith((locks.CONTAINER, locks.VOLUME)):
                     left = True
-                elif name.isascii():  # anyone may have named a file, as no row can be
+                    continue
+                left |= name.startswith(leases.PREFIX)
+                if name.isascii():  # anyone may have named a file, as no row can be
                     recovery.finish(self, name)
         return left
 

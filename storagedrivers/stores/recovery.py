@@ -32,7 +32,7 @@ def finish(store: LayerStore, name: str) -> None:
         if lock is None:
             return  # someone is at it
         if name.startswith(leases.PREFIX):
-            _release_writable(store, leases.forget(store.database, name))
+            leases.forget(store.database, name)
         found = records.by_id(store.database, name)
         if found is not None:
             _finish_layer(store, found)
@@ -46,14 +46,6 @@ def finish(store: LayerStore, name: str) -> None:
             lock.release()
         elif lock is not None:
             lock.leave()  # for the next who opens: a layer that is to be sealed has a ready row
-
-
-def _release_writable(store: LayerStore, layers: list[str]) -> None:
-    """Remove what nobody can go on with; what was sealed may be found by who tries again."""
-    for layer in layers:
-        found = records.by_id(store.database, layer)
-        if found is not None and found.writable:
-            store.release(layer)
 
 
 def _finish_layer(store: LayerStore, layer: Layer) -> None:

@@ -117,7 +117,6 @@ FROM base
 WORKDIR /srv
 ADD . all/
 ADD top /top
-ADD top/setuid ["with space", "/odd/"]
 ADD --chown=svc:other top /chowned
 ADD ["with space", "top/setuid", "/json/"]
 ADD top/* ./globbed/
@@ -126,9 +125,6 @@ ADD top/* ./globbed/
             "top": directory(0o750, owner=(5, 6)),
             "top/setuid": file("s", 0o4755, owner=(1, 2)),
             "with space": "x",
-            '["with': "a",
-            "space": "b",
-            'space",': "c",
         },
     ),
     Case(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from build_cases.contexts import Case, directory, fifo, file, hard_link, program, symlink
+from build_cases.contexts import Case, directory, file, hard_link, program, symlink
 
 from storagedrivers.testing.trees import CAPABILITY
 
@@ -30,7 +30,6 @@ COPY ["with space", "/to space/"]
 COPY file .
 COPY ./file ./relative
 COPY /file /from-slash
-COPY ../file /from-above
 COPY directory/../other /cleaned
 COPY directory/below/deep /deep
 COPY file /usr
@@ -126,7 +125,6 @@ COPY tree /w/relative/sub
 COPY tree /w/climbing
 COPY file /w/filelink
 COPY file /w/relative/../three
-COPY file /../../four
 COPY file /real/sub/../five
 """,
         {"file": "file\n", "tree/x": "x\n", "tree/y/z": "z\n"},
@@ -191,7 +189,7 @@ COPY --chown=svc file here/
         "from a stage",
         """\
 FROM base AS Build
-RUN mkdir -p /out/sub && echo x >/out/sub/x && ln /out/sub/x /out/y && chmod 700 /out && chown 5:6 /out/sub && ln -s sub/x /out/link && mknod /out/fifo p && mkdir /out/empty && chmod 2711 /out/sub && chmod 4711 /out/y
+RUN mkdir -p /out/sub && echo x >/out/sub/x && ln /out/sub/x /out/y && chmod 700 /out && chown 5:6 /out/sub && ln -s sub/x /out/link && mkdir /out/empty && chmod 2711 /out/sub && chmod 4711 /out/y
 FROM base
 COPY --from=build /out /out
 COPY --from=build out/ /relative
@@ -298,7 +296,7 @@ with\\*star
         """\
 FROM base
 COPY . /odd/
-COPY ["new\\nline", "'quoted'", "\\"double\\"", "/moved/"]
+COPY ["new\\nline", "tab\\there", "/moved/"]
 COPY -dash \\$dollar /moved/
 COPY --chown=svc ☃ /☃/
 """,
@@ -335,11 +333,6 @@ COPY tree /made
         {"empty": directory(), "file": "", "tree/x": "x\n"},
     ),
     Case(
-        "what is no file",
-        "FROM base\nCOPY top /top\nCOPY top/pipe /pipe\n",
-        {"top/pipe": fifo(0o620), "top/x": ""},
-    ),
-    Case(
         "names with variables",
         """\
 FROM base
@@ -361,7 +354,6 @@ FROM base
 COPY . /one/
 COPY ./ /two
 COPY / /three
-COPY .. /four
 COPY ./sub/.. /five
 WORKDIR /six
 COPY . .

@@ -18,13 +18,13 @@ RUN pwd > /two
 RUN ["/bin/sh", "-c", "echo \"json $0\" > /three", "zero"]
 RUN ["touch", "/four", "/with space", "$HOME"]
 RUN [ "echo" ] > /five || true
-RUN a=1; for i in 1 2 3; do a=$((a*i)); done; echo $a | tee /six >/dev/null
+RUN a=1; for i in 1 2 3; do a=$((a*i)); done; echo $a | cat >/six
 RUN if [ -e /six ]; then \
       echo yes; \
     else \
       echo no; \
     fi > /seven
-""".replace("tee /six >/dev/null", "cat >/six"),
+""",
     ),
     Case(
         "RUN changes every kind of file",
@@ -32,7 +32,7 @@ RUN if [ -e /six ]; then \
 FROM base
 COPY tree /tree
 RUN cd /tree && rm a && rm -r gone && chmod 4711 setuid && chown 5:6 owned && mv moved elsewhere && ln linked sub/hard && ln -s linked sub/soft && mkfifo -m 640 pipe && mkdir -p new/deep && echo more >>grows && rm -r file && mkdir file && rm dir/x && rmdir dir && touch dir
-RUN cd /kinds && chmod 700 sticky && rm second link && echo x >>capable && mv setgid moved && chgrp 9 pipe
+RUN cd /kinds && chmod 700 sticky && rm second link && echo x >>capable && mv setgid moved && chgrp 9 ../var/pipe
 RUN rm -r /tree/sub /kinds/moved && mkdir /tree/sub && touch /tree/sub/anew
 RUN umask >/umask && umask 077 && touch /private && mkdir /private-directory
 """,
@@ -62,10 +62,10 @@ RUN echo x >/dev/shm/x; echo y >/dev/y 2>/dev/null; cat /etc/hosts /etc/resolv.c
 FROM scratch
 COPY --from=base /bin /bin
 COPY --from=base /lib /lib
-COPY --from=base /lib6[4] /lib64/
+COPY --from=base /lib6* /lib64/
 RUN echo one >/one
 RUN ls / >/listed; ls /etc >>/listed
-""".replace("COPY --from=base /lib6[4] /lib64/\n", "COPY --from=base /lib6* /lib64/\n"),
+""",
     ),
     Case(
         "RUN and its surroundings",
@@ -77,8 +77,8 @@ WORKDIR /where
 RUN env | grep -vE '^(HOSTNAME|SHLVL|_)=' | sort >/env; id >/id; pwd >/pwd; ulimit -c >/core; umask >>/core
 RUN grep -E '^(Cap|Seccomp:|NoNewPrivs)' /proc/self/status >/status; readlink /proc/self/fd/0 >/stdin; ls /dev | grep -v console | sort >/dev.list
 RUN cat && echo nothing to read >/read
-RUN ps | grep -c sleep >/ps; sleep 1000 & sleep 1001 >/dev/null 2>&1 &
-RUN ps >/dev/null; echo done
+RUN sleep 1000 >/dev/null 2>&1 &
+RUN ps | grep -c [s]leep >/ps || true
 """,
     ),
     Case(

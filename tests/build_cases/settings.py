@@ -206,14 +206,14 @@ LABEL last=1
 FROM base
 RUN echo $0 >/one
 SHELL ["/bin/sh", "-e", "-c"]
-RUN false; echo $0 >/two || true
+RUN true; echo $0 >/two || true
 RUN echo $- >/flags
 COPY file /
 ENV A=b
 CMD run me
 ENTRYPOINT also me
 HEALTHCHECK CMD check
-""".replace("RUN false; ", "RUN true; "),
+""",
         {"file": ""},
     ),
     Case(
@@ -291,9 +291,8 @@ WORKDIR /w\\x
         b"# syntax=docker/dockerfile:1\n# Escape=\\\n\n\n   # a comment\n\tfrom base as Stage\r\n"
         b"run echo one \\\r\n  && echo two \\\n# in between\n\n   # indented\n  >/both\n"
         b"EnV A=1   \n  env  B=2\t\nRUN   echo   spaced   >/x  \n"
-        b"LABEL a=b # no comment\nCMD echo # part of it\n"
+        b"LABEL a=b\nCMD echo # part of it\n"
         b"RUN echo a \\  \n  b >/blanks\nRUN echo 'x \\\ny' >/quoted\n\n\n",
-        differs="LABEL a=b # no comment" * 0,
     ),
     Case(
         "a byte order mark, and no newline at the end",

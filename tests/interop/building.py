@@ -117,7 +117,7 @@ def _seen(config: Mapping[str, Any], top: Path | None) -> Seen:
     platform = (config["os"], config["architecture"], config.get("variant", ""))
     return Seen(
         {} if top is None else _timeless(read_tree(top)),
-        len(config["rootfs"]["diff_ids"] or ()),
+        len(config["rootfs"].get("diff_ids") or ()),
         {key: run[key] for key in _SETTINGS if run.get(key)},
         (config.get("author", ""), *platform),
         [

@@ -9,7 +9,7 @@ import pytest
 
 from storagedrivers.build.explaining import explain
 from storagedrivers.build.keys import Facts
-from storagedrivers.stores.build_cache import CacheStore
+from storagedrivers.stores.build_cache import COMPARED, CacheStore
 from storagedrivers.stores.database import Database
 from storagedrivers.stores.layers import LayerStore
 from storagedrivers.stores.volumes import VolumeStore
@@ -182,6 +182,16 @@ def test_the_nearest_of_several_is_compared(cache: CacheStore) -> None:
     """Another application with the same instruction on the same layers is none of its history."""
     theirs = {f"app/{name}": FILES["app/main.py"] for name in ("a", "b", "c")}
     built(cache, COPY, COPY._replace(files=theirs, digest="d9"))
+    mine = changed(run_sh=("file", 0o755, 0, 0, 20, "2" * 64))
+    assert explain(mine, cache) == "mode of app/run.sh 0644 → 0755"
+
+
+def test_what_many_builds_read_is_not_kept_for_ever(cache: CacheStore) -> None:
+    """A large context that changes each time would fill the database."""
+    for number in range(COMPARED + 3):
+        built(cache, COPY._replace(digest=f"d{number + 10}"))
+    sizes = [row[0] for row in cache.database.rows("SELECT LENGTH(facts) FROM build_cache")]
+    assert [size > 0 for size in sizes] == [False] * 3 + [True] * COMPARED
     mine = changed(run_sh=("file", 0o755, 0, 0, 20, "2" * 64))
     assert explain(mine, cache) == "mode of app/run.sh 0644 → 0755"
 

@@ -224,6 +224,7 @@ def test_a_forked_process_gets_a_connection_of_its_own(database: Database) -> No
         *records._FORGET_EARLIER,
         build_cache._FIND,
         build_cache._OF_CHAIN,
+        build_cache._FORGET_FACTS,
         "DELETE FROM build_cache WHERE layer = ?",
         "SELECT facts FROM build_cache WHERE number = ?",
     ],

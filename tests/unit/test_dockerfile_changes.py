@@ -153,6 +153,15 @@ def test_what_is_no_port(text: str) -> None:
         [*exposed(text)]
 
 
+def test_an_error_shows_what_it_is_about() -> None:
+    with pytest.raises(DockerfileError) as caught:
+        built("# a comment\nEXPOSE 80 \\\n  x\x1b", "scratch", {})
+    assert caught.value.line == 3
+    assert str(caught.value) == "line 3: Invalid containerPort: x\ufffd"
+    assert caught.value.details is not None
+    assert caught.value.details.splitlines() == ["EXPOSE 80   x\ufffd", "       " + "^" * 7]
+
+
 # Bases
 
 
@@ -304,3 +313,17 @@ def test_an_entrypoint_takes_the_old_command_away_but_no_new_one() -> None:
     assert "Cmd" not in config
     changes.apply_changes(config, ['CMD ["new"]', 'ENTRYPOINT ["y"]'])
     assert config == {"Cmd": ["new"], "Entrypoint": ["y"]}
+
+
+def test_a_healthcheck_takes_over_what_was_there_before_the_lines() -> None:
+    config: dict[str, Any] = {"Healthcheck": {"Test": ["CMD", "a"], "Retries": 4}}
+    lines = ["HEALTHCHECK --interval=1s CMD b", "HEALTHCHECK --timeout=2s CMD c"]
+    changes.apply_changes(config, lines)
+    assert config["Healthcheck"] == {"Test": ["CMD-SHELL", "c"], "Retries": 4, "Timeout": 2 * 10**9}
+
+
+def test_nothing_is_changed_where_one_line_is_no_change() -> None:
+    config: dict[str, Any] = {"User": "a"}
+    with pytest.raises(StoreError):
+        changes.apply_changes(config, ["USER b", "NONSENSE"])
+    assert config == {"User": "a"}

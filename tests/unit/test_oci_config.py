@@ -56,6 +56,7 @@ def test_what_a_config_says() -> None:
         ({"config": {"Env": "A=b"}}, "no list"),
         ({"config": {"User": 0}}, "no text"),
         ({"config": {"Labels": []}}, "no object"),
+        ({"config": {"Healthcheck": ["CMD", "x"]}}, "no object"),
         ({"created": "yesterday"}, "no time"),
         ({"architecture": ["amd64"]}, "no text"),
     ],

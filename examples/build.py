@@ -1,5 +1,5 @@
-"""Two applications that begin alike: the second one takes the layers of the first. Needs no network,
-and no root where copies do.
+"""Two applications that begin alike: the second takes layers of the first. Needs no network, and no
+root where copies do.
 """
 
 import os
@@ -33,9 +33,8 @@ def build(storage: Storage, context: Path, name: str) -> None:
     image = storage.build(context, dockerfile=dockerfile, tags=[name], on_event=told.append)
     for event in told:
         if isinstance(event, StepDone) and event.step.word == "COPY":
-            print(
-                f"{name}: {event.step.source.split()[-1]} {'cached' if event.cached else 'built'}"
-            )
+            done = "cached" if event.cached else "built"
+            print(f"{name}: {done} {event.step.source.split()[-1]}")
     print(f"{name}: {len(storage.images.config(image).diff_ids)} layers")
 
 

@@ -104,14 +104,12 @@ def _registered(site: Site, state: State, names: Sequence[str] = ()) -> Image:
     """Give what a stage has come to the row of an image, when its layers have reached the disk."""
     layers, images = site.parts.layers, site.parts.images
     layers.sync()
-    image = images.add(
-        state.image(layers),
-        state.layer,
-        source="build",
-        name=next(iter(names), None),
-        lease=site.lease,
-    )
-    for name in names[1:]:
+    if state.untouched is not None:
+        image = images.get(state.untouched)
+    else:
+        config = state.image(layers)
+        image = images.add(config, state.layer, source="build", lease=site.lease)
+    for name in names:
         images.tag(image.id, name)
     return images.get(image.id)
 

@@ -37,7 +37,7 @@ def make(executor: Executor, instruction: Instruction) -> Made:
                 instruction,
                 context=site.context,
                 stage_root=None if origin is None else view(origin),
-                base_root=view(state.layer),
+                base_root=view(state.layer) if _has_names(flags.get("chown", "")) else None,
                 workdir=workdir,
             )
         )
@@ -56,6 +56,11 @@ def make(executor: Executor, instruction: Instruction) -> Made:
             normal(instruction, state.config),
         )
         return executor.layer(text, facts, layer)
+
+
+def _has_names(owner: str) -> bool:
+    """Whether a ``--chown`` has to be looked up in the tree."""
+    return not all(one.isdecimal() for one in owner.split(":") if one)
 
 
 def _environment(executor: Executor, instruction: Instruction, workdir: str) -> dict[str, str]:

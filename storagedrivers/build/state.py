@@ -36,6 +36,7 @@ class State:
         author: what MAINTAINER said.
         platform: what it is for, where it begins with nothing; None for this host's.
         fresh: something in it was built anew.
+        untouched: the id of the image that it is, as long as nothing was added to it.
     """
 
     def __init__(self, scope: Scope, config: dict[str, Any], *, time: str) -> None:
@@ -48,29 +49,31 @@ class State:
         self.author = ""
         self.platform: Platform | None = None
         self.fresh = False
+        self.untouched: str | None = None
         self._time = time
 
     def begin_with(self, base: ImageConfig, layer: Layer | None) -> None:
         """Begin with an image."""
-        self.base = base
+        self.base, self.untouched = base, base.digest
         self.history = [*base.history]
         self._time = base.created or self._time
         self._set_layer(layer)
 
     def begin_with_stage(self, other: State) -> None:
         """Begin with what another stage has come to."""
-        self.base = other.base
+        self.base, self.untouched = other.base, other.untouched
         self.history = [*other.history]
         self.layer, self.chain, self._time = other.layer, other.chain, other._time
         self.fresh = other.fresh
 
     def add(self, created_by: str) -> None:
         """Note a step that made no layer."""
+        self.untouched = None
         self.history.append(History(self._time, created_by, self.author, empty_layer=True))
 
     def add_layer(self, layer: Layer, created_by: str, created: str) -> None:
         """Note a step that made a layer."""
-        self._time = created
+        self._time, self.untouched = created, None
         self.history.append(History(created, created_by, self.author))
         self._set_layer(layer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from typing import TYPE_CHECKING
 
 from storagedrivers.build import layering
@@ -22,7 +23,7 @@ def make(executor: Executor, created_by: str) -> Made:
         BuildError: something else is in its place.
     """
     state, site = executor.state, executor.site
-    path = state.config["WorkingDir"]
+    path = posixpath.normpath(state.config["WorkingDir"])
 
     def layer() -> Layer | None:
         return layering.filled(

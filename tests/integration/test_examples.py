@@ -91,6 +91,20 @@ def test_docstring(name: str, names: dict[str, Any]) -> None:
         ("layers.py", ["A fstab", "D hosts", "C motd", "True"]),
         ("containers.py", ["hello", "C etc", "C etc/motd", "2 layers"]),
         (
+            "build.py",
+            [
+                "hello: built /library/",
+                "hello: built /application/",
+                "hello: 2 layers",
+                "clock: cached /library/",
+                "clock: built /application/",
+                "clock: 2 layers",
+                "hello: cached /library/",
+                "hello: built /application/",
+                "hello: 2 layers",
+            ],
+        ),
+        (
             "volumes.py",
             [
                 "/data: volume db, writable",

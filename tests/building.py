@@ -15,7 +15,8 @@ from stored import clean
 
 from storagedrivers.build.request import Parts
 from storagedrivers.build.run_mounts import RunMount, parse
-from storagedrivers.build.running import RunStep, run
+from storagedrivers.build.run_step import RunStep
+from storagedrivers.build.running import run
 from storagedrivers.storage import Storage
 
 

@@ -152,13 +152,15 @@ class _Building:
         Raises:
             BuildError: a step failed.
         """
+        *others, last = self._works()
+        if not others:
+            return self._run_stage(last)
         from concurrent.futures import Future, ThreadPoolExecutor
 
-        *others, last = self._works()
         for work in others:
             self._futures[work.planned.stage.number] = Future()
         # Who waits for another stage waits for an earlier one, which has a thread already.
-        with ThreadPoolExecutor(max_workers=len(others) or 1) as pool:
+        with ThreadPoolExecutor(max_workers=len(others)) as pool:
             for work in others:
                 pool.submit(self._run_into, self._futures[work.planned.stage.number], work)
             try:

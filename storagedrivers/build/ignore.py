@@ -10,7 +10,6 @@ from typing import NamedTuple
 from storagedrivers.build import patterns
 from storagedrivers.errors import BuildError
 
-NAMES = (".dockerignore",)
 _MOST_KNOWN = 4096  # directories whose answer is remembered
 
 
@@ -34,7 +33,6 @@ class Ignore:
 
     Args:
         lines: as they stand in the file.
-        sent: paths of files that are always part of the context, for the builder to read.
 
     Raises:
         BuildError: a line is no pattern.
@@ -96,10 +94,9 @@ class Ignore:
 
 def _parsed(line: str) -> _Pattern | None:
     """The pattern on a line; None where there is none."""
-    text = line.removeprefix("\ufeff")
-    if text.startswith("#"):
+    if line.startswith("#"):
         return None
-    text = text.strip()
+    text = line.strip()
     exception = text.startswith("!")
     if exception:
         text = text[1:].strip()

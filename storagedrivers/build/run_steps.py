@@ -10,7 +10,7 @@ from storagedrivers.build import layering, reading, run_mounts
 from storagedrivers.build.events import Step, StepOutput
 from storagedrivers.build.keys import Facts
 from storagedrivers.build.run_mounts import RunMount
-from storagedrivers.build.running import RunStep, run
+from storagedrivers.build.run_step import RunStep
 from storagedrivers.dockerfile import changes, words
 from storagedrivers.dockerfile.created_by import created_by
 from storagedrivers.dockerfile.instructions import Heredoc, Instruction
@@ -43,6 +43,8 @@ def make(executor: Executor, step: Step, instruction: Instruction) -> Made:
         )
 
         def layer() -> Layer | None:
+            from storagedrivers.build.running import run
+
             made = run(
                 site.parts,
                 what,

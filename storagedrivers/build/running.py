@@ -7,10 +7,11 @@ import posixpath
 import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from storagedrivers.build import cache_mounts
 from storagedrivers.build.run_mounts import BIND, CACHE, TMPFS
+from storagedrivers.build.run_step import RunStep
 from storagedrivers.build.views import Views, opened, opened_directory
 from storagedrivers.errors import BuildError, RunFailedError
 from storagedrivers.runtime import steps
@@ -36,27 +37,6 @@ _NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,99}")
 
 HOSTNAME = "build"
 """What a container of a build calls itself: the same each time, as its layer may hold it."""
-
-
-class RunStep(NamedTuple):
-    """What a RUN does.
-
-    Attributes:
-        parent: the id of the sealed layer that it begins on, or None.
-        config: of the image so far; its Env has the arguments of the build, too.
-        command: the program and its arguments.
-        mounts: what it sees besides.
-        network: ``none`` and ``default``: a loopback device; or ``host``.
-        script: the name and the text of a program, which is put into ``/dev/pipes``; it is the
-            command where there is no other.
-    """
-
-    parent: str | None
-    config: Mapping[str, Any]
-    command: tuple[str, ...]
-    mounts: tuple[RunMount, ...] = ()
-    network: str = "default"
-    script: tuple[str, str] | None = None
 
 
 def run(

@@ -1,8 +1,7 @@
-"""Finds what a COPY or ADD names: in the context, or in the root of a stage or an image."""
+"""Finds what a COPY or an ADD names: in the context, or in the root of a stage or an image."""
 
 from __future__ import annotations
 
-import errno
 import os
 import posixpath
 import stat
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from storagedrivers.build import patterns
 from storagedrivers.errors import BuildError, did_you_mean
-from storagedrivers.linux import rooted, syscalls
+from storagedrivers.linux import tree
+from storagedrivers.linux.rooted import Root
 
 if TYPE_CHECKING:
-    from storagedrivers.build.context import Context
     from storagedrivers.build.ignore import Ignore
 
 
@@ -22,7 +21,7 @@ class Found(NamedTuple):
     """One thing that is to be copied.
 
     Attributes:
-        path: from the root that it is in, without symlinks in it.
+        path: where it is from the root on, without symlinks in it; empty for the root itself.
         name: what it is called where it is copied into a directory.
         is_directory: its content is copied.
     """
@@ -35,120 +34,118 @@ class Found(NamedTuple):
 class Origin:
     """A tree that is copied from.
 
+    Symlinks in it are followed as if its root were that of all: none leads out of it.
+
     Args:
         root: its root, open.
-        ignore: what of it is left out.
-        is_context: it is the context, which nothing may lead out of; in the root of an image an
-            absolute symlink is one inside of it.
+        ignore: what is left out of it; None where it is no context.
+        word: of the instruction, for messages.
     """
 
-    def __init__(self, root: int, ignore: Ignore | None, *, is_context: bool) -> None:
+    def __init__(self, root: int, ignore: Ignore | None, word: str) -> None:
         self.root = root
-        self.ignore = ignore
-        self.is_context = is_context
-
-    @classmethod
-    def of_context(cls, context: Context) -> Origin:
-        """The files of the build."""
-        return cls(context.root_fd, context.ignore or None, is_context=True)
-
-    def open(self, path: str, flags: int) -> int:
-        """Open something in it.
-
-        Raises:
-            BuildError: it leads out of it, or is not there.
-        """
-        try:
-            if not self.is_context:
-                return rooted.open_in(self.root, path or ".", flags)
-            resolve = syscalls.RESOLVE_BENEATH
-            return syscalls.openat2(self.root, path or ".", flags, resolve=resolve)
-        except OSError as error:
-            raise self._refusal(error, path) from error
-
-    def _refusal(self, error: OSError, path: str) -> BuildError:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            return self.missing(path)
-        if error.errno in (errno.EXDEV, errno.ELOOP):
-            return BuildError(
-                f"{path} leads out of the context through a symlink",
-                resolution="put what is to be copied into the context; nothing else can be read",
-            )
-        return BuildError(f"{path} cannot be read: {error.strerror}")
-
-    def missing(self, path: str) -> BuildError:
-        """The error for what is not there; the nearest that is."""
-        where = "the build context" if self.is_context else "what it is copied from"
-        if self.ignore is not None and self.ignore.hides(path):
-            return BuildError(
-                f"COPY failed: {path} is left out of {where} by .dockerignore",
-                resolution=f"let it in again with a last line !{path}",
-            )
-        directory, _, name = path.rpartition("/")
-        names: list[str] = []
-        try:
-            fd = self.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                names = os.listdir(fd)
-            finally:
-                os.close(fd)
-        except BuildError:
-            pass
-        return BuildError(
-            f"COPY failed: file not found in {where}: {path}",
-            resolution=did_you_mean(name, names) or "paths are relative to the context",
-        )
-
-    def is_hidden(self, path: str) -> bool:
-        """Whether a path is left out."""
-        return self.ignore is not None and self.ignore.hides(path)
+        self.ignore = ignore or None  # one without lines leaves nothing out
+        self._is_context = ignore is not None
+        self._word = word
 
     def find(self, text: str) -> list[Found]:
-        """What a source of a COPY means.
+        """What a source means.
 
         Raises:
             BuildError: nothing, or something outside.
         """
-        path = posixpath.normpath(f"/{text}").strip("/")
-        if patterns.has_special(path):
-            found = [self._one(one) for one in sorted(self._matches(path))]
-            if not found:
-                raise self.missing(path)
-            return found
-        if self.is_hidden(path) and not (self.ignore and self.ignore.enters(path)):
-            raise self.missing(path)
-        return [self._one(path)]
+        path = posixpath.normpath(text.lstrip("/"))
+        if path == ".." or path.startswith("../"):
+            raise BuildError(
+                f"{self._word} failed: forbidden path outside the build context: {text}",
+                resolution="put what is to be copied into the context; nothing else can be read",
+            )
+        if not patterns.has_special(path):
+            return [self._one("" if path == "." else path)]
+        found = [self._one(one) for one in self._matches(path)]
+        if not found:
+            raise BuildError(
+                f"{self._word} failed: no source files were specified: nothing matches {text}",
+                resolution="* and ? match no slash; a .dockerignore may leave out what matches",
+            )
+        return found
 
     def _one(self, path: str) -> Found:
-        fd = self.open(path, os.O_PATH)
-        try:
-            is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
-            resolved = os.readlink(f"/proc/self/fd/{fd}") if path else ""
-            top = os.readlink(f"/proc/self/fd/{self.root}") if path else ""
-        finally:
-            os.close(fd)
-        inside = posixpath.relpath(resolved, top) if path and resolved.startswith(top) else path
-        return Found("" if inside == "." else inside, posixpath.basename(path), is_directory)
+        with Root(f"/proc/self/fd/{self.root}") as root:
+            try:
+                status, real, links = root.follow(path)
+            except OSError as error:
+                raise BuildError(f"{self._word} failed: {path}: {error.strerror}") from error
+        real = real.strip("/")
+        hidden = any(self._is_hidden(one.strip("/")) for one in (*links, real))
+        is_directory = status is not None and stat.S_ISDIR(status.st_mode)
+        if status is None or (hidden and not (is_directory and self._is_entered(real))):
+            raise self._missing(path, real, links, hidden=hidden)
+        return Found(real, posixpath.basename(path), is_directory)
+
+    def _is_hidden(self, path: str) -> bool:
+        return self.ignore is not None and path != "" and self.ignore.hides(path)
+
+    def _is_entered(self, path: str) -> bool:
+        return self.ignore is not None and self.ignore.enters(path)
+
+    # Patterns
 
     def _matches(self, pattern: str) -> Iterator[str]:
-        """The paths that a pattern matches: name by name."""
-        found = [""]
-        for part in pattern.split("/"):
-            matches = patterns.compiled(part)
-            found = [
-                f"{directory}/{name}".lstrip("/")
-                for directory in found
-                for name in self._names(directory)
-                if matches.fullmatch(name)
+        """The paths that a pattern matches, in the order of a walk; no symlink is followed."""
+        parts = [patterns.compiled(part) for part in pattern.split("/")]
+        todo = [(0, "")]
+        while todo:
+            depth, path = todo.pop()
+            if depth == len(parts):
+                yield path
+                continue
+            names = [name for name in self._names(path) if parts[depth].fullmatch(name)]
+            below = [posixpath.join(path, name) for name in sorted(names, reverse=True)]
+            todo += [
+                (depth + 1, child)
+                for child in below
+                if not self._is_hidden(child) or self._is_entered(child)
             ]
-        return (path for path in found if not self.is_hidden(path))
 
     def _names(self, directory: str) -> list[str]:
+        """What is in a directory; nothing where it is none."""
         try:
-            fd = self.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        except BuildError:
+            with tree.opened_below(self.root, directory, mounts=True) as fd:
+                return os.listdir(fd)
+        except OSError:
             return []
+
+    # Errors
+
+    def _missing(
+        self, path: str, real: str, links: tuple[str, ...], *, hidden: bool
+    ) -> BuildError:
+        """The error for what is not there."""
+        if not self._is_context:
+            text = f"{self._word} failed: stat {path}: file does not exist"
+        else:
+            text = (
+                f"{self._word} failed: file not found in build context or excluded by"
+                f" .dockerignore: stat {path}: file does not exist"
+            )
+        if hidden:
+            return BuildError(text, resolution=f"a .dockerignore leaves it out; add !{path} to it")
+        if links:
+            link = links[-1].strip("/")
+            return BuildError(
+                text,
+                resolution=f"{link} is a symlink that leads to nothing inside, but to"
+                f" {self._target(link)}; put that there and name it",
+            )
+        directory, _, name = real.rpartition("/")
+        close = did_you_mean(name, self._names(directory))
+        return BuildError(text, resolution=close or "paths begin where the context does")
+
+    def _target(self, link: str) -> str:
+        directory, _, name = link.rpartition("/")
         try:
-            return os.listdir(fd)
-        finally:
-            os.close(fd)
+            with tree.opened_below(self.root, directory, mounts=True) as fd:
+                return os.readlink(name, dir_fd=fd)
+        except OSError:
+            return "another place"

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 _BLOCK = 512  # bytes of a tar's header
+_USUAL = "Dockerfile"
+_OTHER = "Containerfile"  # as some call it
 _SHORT = 12  # digits of an id that are enough for a person
 _REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
 
@@ -116,7 +118,7 @@ def _sources(
         return
     if not os.path.isdir(context):
         raise _no_context(context)
-    yield context, None if file is None else _dockerfile(context, file)
+    yield context, _usual(context) if file is None else _dockerfile(context, file)
 
 
 def _no_context(context: str) -> StoreError:
@@ -131,6 +133,19 @@ def _no_context(context: str) -> StoreError:
             resolution=f"for a tar: storagedrivers build - < {context}",
         )
     return StoreError(f"{context}: there is no such directory")
+
+
+def _usual(context: str) -> str:
+    """The Dockerfile of a directory where none was named."""
+    names = sorted(name for name in os.listdir(context) if name.lower() == _USUAL.lower())
+    if names:
+        return names[0]  # Dockerfile, if it is there
+    like = sorted(name for name in os.listdir(context) if "ockerfile" in name or name == _OTHER)
+    where = os.path.join(context, like[0] if like else "FILE")
+    raise StoreError(
+        f"{os.path.join(context, _USUAL)}: there is no such file",
+        resolution=f"name the Dockerfile: -f {os.path.normpath(where)}",
+    )
 
 
 def _dockerfile(context: str, file: str) -> str | bytes:

@@ -1,6 +1,7 @@
 """Show on this machine what layers, images, containers and volumes are: two images that share a
-layer, a container of each, a file that is changed in one of them, and one that outlives them. Works
-in a directory of its own, and removes it. Each step prints the command that does the same.
+layer, a container of each, a file that is changed in one of them, one that outlives them, and two
+builds that share what is the same. Works in a directory of its own, and removes it. Each step
+prints the command that does the same.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from storagedrivers.build.events import StepDone
 from storagedrivers.cli import output
 from storagedrivers.opening import remove_store, select_driver
 from storagedrivers.storage import Storage
 
 if TYPE_CHECKING:
+    from storagedrivers.build.events import Event
     from storagedrivers.config import StorageConfig
     from storagedrivers.stores.containers import Container
 
@@ -31,6 +34,7 @@ _BASE = {
     "usr/lib/libdemo.so": "shared code\n" * 20_000,
 }
 _APPS = ("red", "blue")
+_BUILT = ("hello", "clock")
 
 _INSIDE = "--in-user-namespace"
 """For the process that is started there: it does not try again."""
@@ -84,6 +88,7 @@ def _in_user_namespace() -> int | None:
 
 class _Demo:
     def __init__(self, top: str, config: StorageConfig) -> None:
+        self._context = Path(top, "context")
         self._root = os.path.join(top, "root")
         self._run_root = os.path.join(top, "run")
         self._config = config
@@ -99,6 +104,7 @@ class _Demo:
             self._show_layer(storage, boxes[0])
             self._remove(storage, boxes)
             self._keep(storage)
+            self._build(storage)
 
     def _step(self, title: str, *commands: str) -> None:
         self._steps += 1
@@ -214,6 +220,29 @@ class _Demo:
             self._say(f"first is gone; /srv/page of second: {(path / 'page').read_text().strip()}")
         storage.containers.remove(box.id)
         self._say(f"volumes: {' '.join(volume.name for volume in storage.volumes.ls())}")
+
+    def _build(self, storage: Storage) -> None:
+        # Who is not root can give no files to others.
+        owner = "" if os.geteuid() == 0 else f"--chown={os.geteuid()}:{os.getegid()} "
+        self._step(
+            "Images of Dockerfiles: what is there already is not built again",
+            f"cd {self._context}",
+            *(f"storagedrivers build -t {name} -f {name}.Dockerfile ." for name in _BUILT),
+        )
+        self._context.mkdir()
+        (self._context / "library").write_text("shared code\n" * 20_000)
+        for name in _BUILT:
+            (self._context / name).write_text(f"the code of {name}\n")
+            file = self._context / f"{name}.Dockerfile"
+            file.write_text(f"FROM base\nCOPY {owner}library /srv/\nCOPY {owner}{name} /srv/\n")
+            storage.build(self._context, dockerfile=file.name, tags=[name], on_event=self._tell)
+
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, StepDone) and event.step.word == "COPY":
+            state = "CACHED" if event.cached else "built"
+            self._say(
+                f"{state:<6} {event.layer}  {output.size(event.size):>7}  {event.step.source}"
+            )
 
 
 def _tar(files: dict[str, str]) -> bytes:

@@ -48,10 +48,10 @@ def display(kind: str, *, explain: bool, quiet: bool) -> Display:
         explain: also say why the cache had nothing for a step.
         quiet: say nothing, but for what a command wrote that fails.
     """
+    if quiet or sys.stderr is None:  # what is printed there would go to standard output
+        return Quiet()
     if kind == "json":
         return Json()
-    if quiet:
-        return Quiet()
     if kind == "tty" or (kind == "auto" and _is_terminal()):
         from storagedrivers.cli.progress_terminal import Terminal
 
@@ -71,6 +71,7 @@ class Display:
     """
 
     missed_network = False
+    _has_failed = False
 
     def __call__(self, event: Event) -> None:
         """Show an event."""
@@ -83,7 +84,9 @@ class Display:
             case StepDone():
                 self._done(event)
             case StepFailed():
-                self._failed(event)
+                # Those that fail after the first one were stopped.
+                self._failed(event, stopped=self._has_failed)
+                self._has_failed = True
             case Note(text):
                 self._note(text)
             case Built():
@@ -98,7 +101,7 @@ class Display:
     def _done(self, done: StepDone) -> None:
         pass
 
-    def _failed(self, failed: StepFailed) -> None:
+    def _failed(self, failed: StepFailed, *, stopped: bool) -> None:
         pass
 
     def _note(self, text: str) -> None:
@@ -215,9 +218,10 @@ class Plain(Display):
         self._say(step, f" ---> {' '.join(words)}")
         del self._running[step.number]
 
-    def _failed(self, failed: StepFailed) -> None:
+    def _failed(self, failed: StepFailed, *, stopped: bool) -> None:
         self._end(failed.step)
-        self._say(failed.step, f" ---> FAILED {seconds(failed.seconds)}")
+        word = "STOPPED" if stopped else "FAILED"
+        self._say(failed.step, f" ---> {word} {seconds(failed.seconds)}")
         del self._running[failed.step.number]
 
     def _note(self, text: str) -> None:
@@ -245,8 +249,9 @@ class Quiet(Display):
     def _done(self, done: StepDone) -> None:
         self._forget(done.step)
 
-    def _failed(self, failed: StepFailed) -> None:
-        for line in self._forget(failed.step):
+    def _failed(self, failed: StepFailed, *, stopped: bool) -> None:
+        last = self._forget(failed.step)
+        for line in () if stopped else last:
             output.note(line)
 
     def _forget(self, step: Step) -> deque[str]:
@@ -294,9 +299,10 @@ class Json(Display):
         self._end(done.step)
         self._tell("step-done", **{**done._asdict(), "step": done.step.number})
 
-    def _failed(self, failed: StepFailed) -> None:
+    def _failed(self, failed: StepFailed, *, stopped: bool) -> None:
         self._end(failed.step)
-        self._tell("step-failed", step=failed.step.number, seconds=failed.seconds)
+        step = failed.step.number
+        self._tell("step-failed", step=step, seconds=failed.seconds, stopped=stopped)
 
     def _note(self, text: str) -> None:
         self._tell("note", text=text)

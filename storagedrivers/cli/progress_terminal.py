@@ -136,10 +136,11 @@ class Terminal(Display):
                 lines.append(f"{_MARGIN}not cached: {done.why}")
             self._say(*lines)
 
-    def _failed(self, failed: StepFailed) -> None:
+    def _failed(self, failed: StepFailed, *, stopped: bool) -> None:
         with self._lock:
             running = self._running.pop(failed.step.number)
-            self._say(_finished("FAILED", failed.step), *running.last, *running.lines.end())
+            last = () if stopped else (*running.last, *running.lines.end())
+            self._say(_finished("STOPPED" if stopped else "FAILED", failed.step), *last)
 
     def _note(self, text: str) -> None:
         with self._lock:

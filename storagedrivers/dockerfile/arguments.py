@@ -257,7 +257,7 @@ def _healthcheck(word: str, rest: Rest) -> Arguments:
     after = behind_spaces(rest.line, found.end())
     command = _command(word, rest._replace(at=after))
     if kind == "NONE":
-        if command.words or command.exec_form:
+        if command.words:
             raise Fault("HEALTHCHECK NONE takes no arguments", after, expected="nothing more")
     elif kind != "CMD":
         raise Fault(

@@ -54,8 +54,9 @@ def error_of(fault: Fault, name: str, line: int, text: str, column: int) -> Dock
     details = excerpt(text, column, fault.width)
     if fault.expected:
         details += f"\nexpected: {fault.expected}"
+    brief = f"{place}: {fault.message}" if place else fault.message
     return DockerfileError(
-        f"{place}: {printable(fault.message)}" if place else printable(fault.message),
+        printable(brief),
         line=line,
         details=details,
         resolution=fault.resolution or _resolution(fault, place),

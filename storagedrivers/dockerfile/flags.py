@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from storagedrivers.dockerfile import mount_fields
 from storagedrivers.dockerfile.faults import Fault
 from storagedrivers.dockerfile.lines import SPACES, behind_spaces
 from storagedrivers.dockerfile.words import Word
@@ -60,23 +61,24 @@ def _patterns(escape: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 def extracted(text: str, at: int, escape: str) -> tuple[list[Word], int]:
     """The flags from *at* on, without quotes and escapes, and where the arguments begin."""
+    at = behind_spaces(text, at)
+    if not text.startswith("--", at):
+        return [], at
     whole, part = _patterns(escape)
     unescape = re.compile(rf"{re.escape(escape)}(.)", re.DOTALL)
     flags: list[Word] = []
-    while True:
-        at = behind_spaces(text, at)
-        if not text.startswith("--", at):
-            return flags, at
+    while text.startswith("--", at):
         found = whole.match(text, at)
         assert found
         word = "".join(
             plain or escaped or unescape.sub(r"\1", single or double or "")
             for plain, escaped, single, double in part.findall(found[0])
         )
+        start, at = at, behind_spaces(text, found.end())
         if word == "--":
-            return flags, behind_spaces(text, found.end())
-        flags.append(Word(word, at))
-        at = found.end()
+            break
+        flags.append(Word(word, start))
+    return flags, at
 
 
 def checked(word: str, flags: list[Word]) -> tuple[tuple[str, str], ...]:
@@ -119,12 +121,23 @@ def _switch(flag: Word, name: str, value: str, given: bool) -> str:
 def _check_value(word: str, name: str, value: str, flag: Word) -> None:
     if word == "RUN" and name == "network" and value not in _NETWORKS:
         raise _fault(f'invalid network mode "{value}"', flag, "one of " + ", ".join(_NETWORKS))
-    if word == "COPY" and name == "from" and "$" in value:
+    if name == "from":
+        _check_source(value, flag)
+    if name == "mount" and "$" in value:
+        for field in mount_fields.split(value):
+            key, _, source = field.partition("=")
+            if key.lower() == "from":
+                _check_source(source, flag)
+
+
+def _check_source(source: str, flag: Word) -> None:
+    # It has to be known before anything is built.
+    if "$" in source:
         raise Fault(
             "'from' doesn't support variable expansion, define alias stage instead",
             flag.at,
             width=len(flag.text),
-            resolution=f"put FROM {value} AS NAME before this stage, and write --from=NAME",
+            resolution=f"put FROM {source} AS NAME before this stage, and say NAME here",
         )
 
 

@@ -49,9 +49,11 @@ def marks(text: str) -> list[Mark]:
 
 def mark(word: str) -> Mark | None:
     """The mark that a word is, or None."""
-    found = _MARK.fullmatch(word)
+    found = _MARK.fullmatch(word) if "<<" in word else None
     if not found:
         return None
+    if found[2].isalnum():
+        return Mark(found[2], bool(found[1]), expand=True)
     try:
         names = Lexer(found[2], {}, "\\", variables=False).words()
     except Fault:

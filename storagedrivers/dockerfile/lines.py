@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from storagedrivers.dockerfile.faults import Fault, error_of
+from storagedrivers.dockerfile.faults import Fault, error_of, printable
 from storagedrivers.errors import DockerfileError
 
 BLANKS = "\t\v\f\r "
@@ -79,7 +79,7 @@ class Lines:
     @property
     def shown(self) -> tuple[str, ...]:
         """All lines, for messages."""
-        return tuple(line.rstrip("\r") for line in self._lines)
+        return tuple(printable(line.rstrip("\r")) for line in self._lines)
 
     def next(self) -> Line | None:
         """The next logical line; None at the end.

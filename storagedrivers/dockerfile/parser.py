@@ -19,14 +19,14 @@ from storagedrivers.dockerfile.instructions import (
 from storagedrivers.dockerfile.lines import BLANKS, SPACES, Line, Lines
 from storagedrivers.errors import DockerfileError, did_you_mean
 
-_WORD = re.compile(f"[^{BLANKS}]*")
-_REST = re.compile(f"[{BLANKS}]*")
+_WORD = re.compile(f"([^{BLANKS}]*)[{BLANKS}]*")
 _WITH_HEREDOCS = ("ADD", "COPY", "RUN")
 _EXPANDED = (
     *("ADD", "ARG", "COPY", "ENV", "EXPOSE", "FROM", "LABEL"),
     *("STOPSIGNAL", "USER", "VOLUME", "WORKDIR"),
 )
-_NO_TRIGGERS = ("FROM", "MAINTAINER")
+_NO_TRIGGERS = ("FROM", "MAINTAINER", "ONBUILD")
+_LONGEST_SHOWN = 100
 
 
 def parse(text: bytes | str, name: str = "Dockerfile") -> Dockerfile:
@@ -40,21 +40,17 @@ def parse(text: bytes | str, name: str = "Dockerfile") -> Dockerfile:
         DockerfileError: it cannot be taken; names the line, shows it, says what was expected.
     """
     lines = Lines(_decoded(text, name), name)
-    instructions = []
-    stages: list[_Stage] = []
-    arguments: list[Instruction] = []
+    stages = _Stages()
     while line := lines.next():
         try:
-            instruction = _read(line, lines)
-            _sort(instruction, stages, arguments)
+            stages.add(_Reader(line, lines).read())
         except Fault as fault:
             raise lines.error(fault, line) from None
-        instructions.append(instruction)
-    if not stages:
-        raise _without_stage(name, bool(instructions))
+    if not stages.all:
+        raise _without_stage(name, bool(stages.arguments))
     return Dockerfile(
-        tuple(stage.finished(number) for number, stage in enumerate(stages)),
-        tuple(arguments),
+        tuple(stage.finished(number) for number, stage in enumerate(stages.all)),
+        tuple(stages.arguments),
         lines.escape,
         tuple(lines.notes),
         name,
@@ -80,7 +76,7 @@ def parse_instruction(text: str, escape: str = "\\") -> Instruction:
             "there is no instruction", resolution=f"write one: {', '.join(WORDS)}"
         )
     try:
-        instruction = _read(line, lines)
+        instruction = _Reader(line, lines).read()
     except Fault as fault:
         raise lines.error(fault, line) from None
     other = lines.next()
@@ -126,121 +122,143 @@ class _Stage(NamedTuple):
         return Stage(number, self.name, self.base, platform, tuple(self.instructions))
 
 
-def _sort(instruction: Instruction, stages: list[_Stage], arguments: list[Instruction]) -> None:
-    """Put an instruction where it belongs."""
-    if instruction.word == "FROM":
-        name = instruction.arguments[2].lower() if len(instruction.arguments) > 1 else ""
-        for number, stage in enumerate(stages):
-            if name and stage.name == name:
-                raise Fault(
-                    f"{name} stage name already used",
-                    resolution=f"choose another for one of them; "
-                    f"stage {number} has it since line {stage.base.line}",
-                )
-        stages.append(_Stage(instruction, name, []))
-    elif stages:
-        stages[-1].instructions.append(instruction)
-    elif instruction.word == "ARG":
-        arguments.append(instruction)
-    else:
-        raise Fault(
-            "no build stage in current context",
-            width=len(instruction.word),
-            expected="FROM, or ARG before it",
-            resolution=f"put a FROM before the {instruction.word}",
-        )
+class _Stages:
+    """Puts instructions where they belong."""
 
+    def __init__(self) -> None:
+        self.all: list[_Stage] = []
+        self.arguments: list[Instruction] = []
+        self._lines: dict[str, int] = {}  # of the names
 
-def _read(line: Line, lines: Lines) -> Instruction:
-    """The instruction of a line, and the heredocs below it.
-
-    Raises:
-        Fault: it cannot be taken; its place is that in the line.
-    """
-    text = line.text.rstrip(SPACES)
-    instruction = _instruction(text, lines.escape, lines.notes)
-    bodies = _heredocs(instruction, line, lines)
-    if instruction.word == "ONBUILD":
-        # With the blanks at its end: Docker keeps those of a trigger.
-        trigger = instruction.arguments[0] + line.text[len(text) :]
-        parts = (trigger, *(one.content + one.name for one in bodies))
-        instruction = instruction._replace(arguments=("\n".join(parts),))
-    elif bodies:
-        instruction = instruction._replace(heredocs=tuple(bodies))
-    return instruction._replace(line=line.first, last_line=lines.last)
-
-
-def _instruction(text: str, escape: str, notes: list[str], at: int = 0) -> Instruction:
-    """The instruction from *at* on."""
-    found = _WORD.match(text, at)
-    assert found
-    word = found[0].upper()
-    if word not in WORDS:
-        raise Fault(
-            f"unknown instruction: {word[:100]}",
-            at,
-            width=len(found[0]),
-            expected=f"one of {', '.join(WORDS)}",
-            resolution=did_you_mean(word[:100], WORDS),
-        )
-    start = found.end()
-    start += len(_REST.match(text, start)[0])  # type: ignore[index]
-    given, rest = flags.extracted(text, start, escape)
-    arguments = cut(word, Rest(text, rest, escape))
-    checked = flags.checked(word, given)
-    if word in _EXPANDED:
-        _check(arguments.words, text, rest, escape)
-    if word == "ONBUILD":
-        _check_trigger(text, escape, notes, rest)
-    if arguments.rest:
-        notes.append(f"{word}: what stands behind its JSON is left out: {arguments.rest[:100]}")
-    return Instruction(
-        word, checked, arguments.words, exec_form=arguments.exec_form, text=text[start:]
-    )
-
-
-def _check(arguments: Sequence[str], text: str, at: int, escape: str) -> None:
-    """Find now what could not be expanded later."""
-    for one in arguments:
-        try:
-            words.check(one, escape)
-        except Fault as fault:
-            raise fault.moved(max(text.find(one, at), at)) from None
-
-
-def _check_trigger(text: str, escape: str, notes: list[str], at: int) -> None:
-    trigger = _instruction(text, escape, notes, at)
-    if trigger.word == "ONBUILD":
-        raise Fault(
-            "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed",
-            at,
-            width=len(trigger.word),
-            expected="another instruction",
-        )
-    if trigger.word in _NO_TRIGGERS:
-        raise Fault(
-            f"{trigger.word} isn't allowed as an ONBUILD trigger",
-            at,
-            width=len(trigger.word),
-            expected="another instruction",
-        )
-
-
-def _heredocs(instruction: Instruction, line: Line, lines: Lines) -> list[Heredoc]:
-    if instruction.word == "ONBUILD":
-        instruction = _instruction(instruction.arguments[0], lines.escape, [])
-    if instruction.word not in _WITH_HEREDOCS or instruction.exec_form:
-        return []
-    found = []
-    for mark in heredocs.marks(line.text):
-        if instruction.word != "RUN" and (mark.name in (".", "..") or "/" in mark.name):
+    def add(self, instruction: Instruction) -> None:
+        if instruction.word == "FROM":
+            self._begin(instruction)
+        elif self.all:
+            self.all[-1].instructions.append(instruction)
+        elif instruction.word == "ARG":
+            self.arguments.append(instruction)
+        else:
             raise Fault(
-                f"{mark.name} is no name for a heredoc of {instruction.word}: it becomes a file's",
+                "no build stage in current context",
+                width=len(instruction.word),
+                expected="FROM, or ARG before it",
+                resolution=f"put a FROM before the {instruction.word}",
+            )
+
+    def _begin(self, instruction: Instruction) -> None:
+        name = instruction.arguments[2].lower() if len(instruction.arguments) > 1 else ""
+        if name in self._lines:
+            raise Fault(
+                f"{name} stage name already used",
+                width=len(instruction.source),
+                resolution=f"give one of them another: line {self._lines[name]} has it, too",
+            )
+        if name:
+            self._lines[name] = instruction.line
+        self.all.append(_Stage(instruction, name, []))
+
+
+class _Reader:
+    """Reads the instruction of a line, and the heredocs below it.
+
+    Args:
+        line: the line.
+        lines: what it is of.
+    """
+
+    def __init__(self, line: Line, lines: Lines) -> None:
+        self._line = line
+        self._lines = lines
+        self._text = line.text.rstrip(SPACES)
+
+    def read(self) -> Instruction:
+        """The instruction.
+
+        Raises:
+            Fault: it cannot be taken; its place is that in the line.
+        """
+        word, at = self._word(0)
+        instruction = self._instruction(word, at)
+        if word == "ONBUILD":
+            return self._onbuild(instruction)
+        return self._with_heredocs(instruction)
+
+    def _word(self, at: int) -> tuple[str, int]:
+        """The word of the instruction that begins at *at*, and where the rest begins."""
+        found = _WORD.match(self._text, at)
+        assert found
+        word = found[1].upper()
+        if word not in WORDS or not found[1].isascii():
+            raise Fault(
+                f"unknown instruction: {word[:_LONGEST_SHOWN] or 'nothing at all'}",
+                at,
+                width=len(word),
+                expected=f"one of {', '.join(WORDS)}",
+                resolution=did_you_mean(word[:_LONGEST_SHOWN], WORDS),
+            )
+        return word, found.end()
+
+    def _instruction(self, word: str, at: int) -> Instruction:
+        given, rest = flags.extracted(self._text, at, self._lines.escape)
+        arguments = cut(word, Rest(self._text, rest, self._lines.escape))
+        checked = flags.checked(word, given)
+        if word in _EXPANDED:
+            self._check(arguments.words, rest)
+        if arguments.rest:
+            self._lines.notes.append(
+                f"line {self._line.first}: what stands behind the JSON is ignored: "
+                + arguments.rest[:_LONGEST_SHOWN]
+            )
+        return Instruction(
+            word,
+            checked,
+            arguments.words,
+            exec_form=arguments.exec_form,
+            text=self._text[at:],
+            line=self._line.first,
+            last_line=self._lines.last,
+        )
+
+    def _check(self, arguments: Sequence[str], at: int) -> None:
+        """Find now what could not be expanded later."""
+        for one in arguments:
+            try:
+                words.check(one, self._lines.escape)
+            except Fault as fault:
+                raise fault.moved(max(self._text.find(one, at), at)) from None
+
+    def _onbuild(self, instruction: Instruction) -> Instruction:
+        """With the heredocs of what it puts off, and with the blanks at its end, as Docker."""
+        at = len(self._text) - len(instruction.arguments[0])
+        word, behind = self._word(at)
+        if word in _NO_TRIGGERS:
+            chain = "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"
+            raise Fault(
+                chain if word == "ONBUILD" else f"{word} isn't allowed as an ONBUILD trigger",
+                at,
+                width=len(word),
+                expected="another instruction",
+            )
+        trigger = self._with_heredocs(self._instruction(word, behind))
+        parts = (self._line.text[at:], *(one.content + one.name for one in trigger.heredocs))
+        return instruction._replace(arguments=("\n".join(parts),), last_line=self._lines.last)
+
+    def _with_heredocs(self, instruction: Instruction) -> Instruction:
+        word = instruction.word
+        if "<<" not in self._text or word not in _WITH_HEREDOCS or instruction.exec_form:
+            return instruction
+        found = [self._heredoc(word, mark) for mark in heredocs.marks(self._text)]
+        return instruction._replace(heredocs=tuple(found), last_line=self._lines.last)
+
+    def _heredoc(self, word: str, mark: heredocs.Mark) -> Heredoc:
+        if word != "RUN" and (mark.name in (".", "..") or "/" in mark.name):
+            raise Fault(
+                f"{mark.name} is no name for a heredoc of {word}: it becomes a file's",
                 mark.at,
                 width=len(mark.name) + 2,
                 expected="a word",
             )
-        content = lines.body(mark.name, tabs=mark.tabs)
+        content = self._lines.body(mark.name, tabs=mark.tabs)
         if content is None:
             raise Fault(
                 f"unterminated heredoc: no line is {mark.name}",
@@ -248,5 +266,4 @@ def _heredocs(instruction: Instruction, line: Line, lines: Lines) -> list[Heredo
                 width=len(mark.name) + 2,
                 expected=f"a line with nothing but {mark.name}",
             )
-        found.append(Heredoc(mark.name, content, mark.expand))
-    return found
+        return Heredoc(mark.name, content, mark.expand)

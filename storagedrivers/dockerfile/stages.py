@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -9,9 +10,13 @@ from storagedrivers.dockerfile import mount_fields
 from storagedrivers.dockerfile.faults import Fault, error_of
 from storagedrivers.dockerfile.instructions import Dockerfile, Instruction, Stage
 from storagedrivers.dockerfile.parser import parse_instruction
-from storagedrivers.dockerfile.variables import Scope, expand_instruction
+from storagedrivers.dockerfile.variables import Scope
+from storagedrivers.dockerfile.words import Lexer
 from storagedrivers.errors import DockerfileError, StoreError, did_you_mean
 from storagedrivers.oci.platforms import Platform, parse_platform
+
+_NUMBER = re.compile(r"[+-]?[0-9]+")
+_DIGITS = 10  # more would be no number of a stage either
 
 
 class PlannedStage(NamedTuple):
@@ -110,13 +115,19 @@ class _Resolver:
         self._numbers = {stage.name: stage.number for stage in dockerfile.stages if stage.name}
 
     def planned(self, stage: Stage) -> PlannedStage:
-        name, platform = self._base(stage)
-        number = self._numbers.get(name.lower(), len(self._dockerfile.stages))
+        """What a stage begins with and reads.
+
+        Raises:
+            DockerfileError: it begins with or reads what is not there before it.
+        """
+        name, platform = self._image(stage), self._platform(stage)
+        number = self._numbers.get(name.lower(), stage.number)
         if number < stage.number:
             base: int | str = number
             instructions: Iterable[Instruction] = stage.instructions
         else:
-            self._check_later(stage, stage.base, name, "FROM")
+            if number > stage.number:  # FROM nginx AS nginx takes the image
+                self._check_later(stage, stage.base, name)
             base = name
             instructions = (*map(parse_instruction, self._triggers(name)), *stage.instructions)
         sources = {
@@ -126,93 +137,106 @@ class _Resolver:
         }
         return PlannedStage(stage, base, platform, sources)
 
-    def _base(self, stage: Stage) -> tuple[str, str]:
-        """The image and the platform of a FROM."""
-        base = self._expanded(stage.base)
-        name = base.arguments[0]
-        if not name:
-            raise self._error(
-                stage.base,
-                f"base name ({stage.base.arguments[0]}) should not be blank",
-                stage.base.arguments[0],
-                "give the variable a default: put ARG NAME=IMAGE before the first FROM",
-            )
-        platform = dict(base.flags).get("platform", "")
+    def _image(self, stage: Stage) -> str:
+        written = stage.base.arguments[0]
+        name = self._expanded(stage.base, written)
+        if name:
+            return name
+        raise self._error(
+            stage.base,
+            f"base name ({written}) should not be blank",
+            written,
+            "give the variable a default: put ARG NAME=IMAGE before the first FROM",
+        )
+
+    def _platform(self, stage: Stage) -> str:
+        platform = self._expanded(stage.base, stage.platform)
         if platform:
             try:
                 parse_platform(platform)
             except StoreError as error:
-                why = f"failed to parse platform {platform}: {error}"
                 raise self._error(
-                    stage.base, why, stage.platform, error.resolution or ""
+                    stage.base,
+                    f"failed to parse platform {platform}: {error}",
+                    stage.platform,
+                    error.resolution or "",
                 ) from error
-        return name, platform
+        return platform
 
-    def _expanded(self, base: Instruction) -> Instruction:
-        # The name of the stage is taken as it is.
-        image = base._replace(arguments=base.arguments[:1])
+    def _expanded(self, base: Instruction, text: str) -> str:
         try:
-            return expand_instruction(image, self._environment, self._dockerfile.escape)
-        except DockerfileError as error:
-            error.brief = f"{self._dockerfile.name} {error.brief}"
-            raise
+            return Lexer(text, self._environment, self._dockerfile.escape).whole()
+        except Fault as fault:
+            raise self._error(base, fault.message, text, fault.resolution or "") from None
 
     def _source(self, stage: Stage, instruction: Instruction, source: str) -> int | str:
         number = self._numbers.get(source.lower())
-        if number is None and source.lstrip("+-").isdecimal() and source.isascii():
-            number = _number(source)
-            if number == stage.number:
-                raise self._refused(instruction, source, "refers to current build stage")
+        if number is None and _NUMBER.fullmatch(source):
+            number = int(source[:_DIGITS])
             if not 0 <= number < stage.number:
-                raise self._refused(instruction, source, "index out of bounds")
+                itself = number == stage.number
+                why = "refers to current build stage" if itself else "index out of bounds"
+                raise self._error(
+                    instruction,
+                    f"invalid from flag value {source}: {why}",
+                    source,
+                    "name an earlier stage, or count the stages before this one from 0",
+                )
         if number is not None and number < stage.number:
             return number
-        self._check_later(stage, instruction, source, "--from")
+        self._check_later(stage, instruction, source)
         return source
 
-    def _refused(self, instruction: Instruction, source: str, why: str) -> DockerfileError:
-        return self._error(
-            instruction,
-            f"invalid from flag value {source}: {why}",
-            source,
-            "name an earlier stage, or number it from 0",
-        )
+    def _check_later(self, stage: Stage, instruction: Instruction, name: str) -> None:
+        """Refuse to take an image for a stage that is not there yet.
 
-    def _check_later(self, stage: Stage, instruction: Instruction, name: str, where: str) -> None:
-        """Refuse what names this stage or a later one; but ``FROM nginx AS nginx`` is another
-        name for an image, and that image may be meant before it.
+        But ``FROM nginx AS nginx`` is another name for an image, and before that stage the image
+        itself is meant.
         """
         number = self._numbers.get(name.lower())
         if number is None:
             return
         other = self._dockerfile.stages[number]
-        image = other.base.arguments[0].rpartition("/")[2]
-        if _last_name(image) == name.lower() or (where == "FROM" and number == stage.number):
+        if _last_name(other.base.arguments[0]) == other.name:
             return
-        what = "is this stage itself" if number == stage.number else "comes later"
+        if number == stage.number:
+            what = f"stage {name} cannot read itself"
+        elif self._reaches(number, stage.number):
+            what = f"stages {stage.name or stage.number} and {name} need each other"
+        else:
+            what = f"stage {name} comes later"
         raise self._error(
             instruction,
-            f"{where} {name}: stage {name} {what}",
+            what,
             name,
-            f"put stage {name} before this one, or give it another name if an image is meant",
+            f"read a stage above this one; if an image is meant, give stage {name} another name",
         )
+
+    def _reaches(self, start: int, goal: int) -> bool:
+        """Whether a stage needs another one, whatever their order."""
+        seen, left = {start}, [start]
+        while left:
+            stage = self._dockerfile.stages[left.pop()]
+            named = {source for one in stage.instructions for source in _sources(one)}
+            named.add(self._expanded(stage.base, stage.base.arguments[0]))
+            numbers = {self._numbers.get(name.lower()) for name in named}
+            found = {one for one in numbers if one is not None} - seen
+            seen |= found
+            left += found
+        return goal in seen
 
     def _error(
         self, instruction: Instruction, message: str, text: str, resolution: str
     ) -> DockerfileError:
         source = instruction.source
         at = max(source.find(text), 0)
-        fault = Fault(message, at, width=len(text), resolution=resolution)
+        fault = Fault(message, width=len(text), resolution=resolution or None)
         return error_of(fault, self._dockerfile.name, instruction.line, source, at)
 
 
 def _last_name(image: str) -> str:
-    """The last name of an image, without tag and digest."""
-    return image.partition("@")[0].partition(":")[0].lower()
-
-
-def _number(text: str) -> int:
-    return int(text) if len(text) < 10 else -1
+    """The last name of an image, without its tag and digest."""
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[0].lower()
 
 
 def _sources(instruction: Instruction) -> Iterator[str]:
@@ -223,5 +247,5 @@ def _sources(instruction: Instruction) -> Iterator[str]:
         elif name == "mount":
             for field in mount_fields.split(value):
                 key, _, source = field.partition("=")
-                if key.strip().lower() == "from" and source:
+                if key.lower() == "from" and source:
                     yield source

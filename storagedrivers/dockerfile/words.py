@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from storagedrivers.dockerfile.faults import Fault, error_of
+from storagedrivers.dockerfile.go_text import quoted
 from storagedrivers.dockerfile.lines import SPACES
 
 _DEEPEST = 50  # variables within variables
@@ -262,11 +263,10 @@ class Lexer:
         if value is None and not self._lenient:
             empty = operator[0] == ":" and name in self._environment
             why = word or f"is not allowed to be {'empty' if empty else 'unset'}"
-            raise Fault(
+            raise self._fault(
                 f"{name}: {why}",
                 start,
-                width=self._at - start,
-                resolution=f"give it a value: --build-arg {name}=…",
+                resolution=f"give {name} a value: ARG {name}=VALUE, or --build-arg {name}=VALUE",
             )
         return value or ""
 
@@ -301,8 +301,15 @@ class Lexer:
             ("another '" if kind == "single" else f'another ", or {self._escape} before this one'),
         )
 
-    def _fault(self, message: str, at: int, expected: str = "") -> Fault:
+    def _fault(
+        self, message: str, at: int, expected: str = "", resolution: str | None = None
+    ) -> Fault:
         shown = self._text
         if len(shown) > _LONGEST_SHOWN:
             shown = f"{shown[:_LONGEST_SHOWN]}…"
-        return Fault(f'failed to process "{shown}": {message}', at, expected=expected)
+        return Fault(
+            f"failed to process {quoted(shown)}: {message}",
+            at,
+            expected=expected,
+            resolution=resolution,
+        )

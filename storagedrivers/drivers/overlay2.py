@@ -14,6 +14,7 @@ nothing by themselves. A redirect that an image brings along is not followed eit
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -54,6 +55,7 @@ from storagedrivers.model import check_layer_id, is_layer_id
 if TYPE_CHECKING:
     from storagedrivers.driver import HostFacts
 
+_PASSING, _PAUSE = 0.5, 0.005  # seconds
 _LINKS = "l"
 _MODULE = "/sys/module/overlay"
 _VOLATILE = (5, 10)  # Linux 5.10 has the mount option
@@ -159,15 +161,29 @@ class Overlay2(StorageDriver):
         if not self._is_writable(layer):
             return
         diff = self._diff(layer)
-        with scratch_directory(self.home) as scratch:
-            # The kernel knows of overlays only: a base layer is bind mounted.
-            in_use = overlay.is_upper_in_use(diff, scratch) if lowers else None
+        # The kernel knows of overlays only: a base layer is bind mounted.
+        in_use = self._is_in_use(diff) if lowers else None
         if in_use is not False:
             users: list[object] = [*holders.find_writers(diff, overlays=bool(lowers))]
-            if in_use and not users:
+            if in_use and not users and self._stays_in_use(diff):
                 users = ["the kernel says so, and no process in /proc shows it"]
             self.refuse_if_used(layer, users)
         self._take_work_away(layer)
+
+    def _is_in_use(self, diff: str) -> bool | None:
+        with scratch_directory(self.home) as scratch:
+            return overlay.is_upper_in_use(diff, scratch)
+
+    def _stays_in_use(self, diff: str) -> bool:
+        """Whether an overlay is still there in a moment: that of a process that was killed goes a
+        little after it.
+        """
+        deadline = time.monotonic() + _PASSING
+        while self._is_in_use(diff):
+            if time.monotonic() >= deadline:
+                return True
+            time.sleep(_PAUSE)
+        return False
 
     def seal_new(self, layer: str, lowers: Sequence[str]) -> None:
         """Take the work directory away."""

@@ -13,7 +13,7 @@ import os
 import stat
 from contextlib import suppress
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 from storagedrivers.linux import syscalls
 
@@ -66,6 +66,20 @@ class Notes(Protocol):
 
     def after(self, parent: int, name: str, fd: int) -> None:
         """It is made."""
+
+
+class Followed(NamedTuple):
+    """What a path leads to.
+
+    Attributes:
+        status: of it; None where there is nothing.
+        path: without symlinks and ``..``, absolute from the root; as far as the way is there.
+        links: the paths of the symlinks on the way.
+    """
+
+    status: os.stat_result | None
+    path: str
+    links: tuple[str, ...]
 
 
 class Root:
@@ -133,6 +147,22 @@ class Root:
             return os.path.normpath(walk.path)
         return walk.path
 
+    def follow(self, path: str) -> Followed:
+        """What *path* leads to, and on which way.
+
+        Raises:
+            OSError: ELOOP.
+        """
+        walk = _Walk(self._top)
+        try:
+            fd = walk.go(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return Followed(None, os.path.normpath(walk.path), tuple(walk.links))
+        try:
+            return Followed(os.fstat(fd), walk.path, tuple(walk.links))
+        finally:
+            os.close(fd)
+
     def make_directory(self, path: str) -> int:
         """A descriptor of the directory *path*; what is missing is made, 0755 and root's.
 
@@ -174,6 +204,7 @@ class _Walk:
 
     Attributes:
         path: where it has got to from the root, and what was left to be walked if that failed.
+        links: the paths of the symlinks that were followed.
     """
 
     def __init__(
@@ -183,9 +214,9 @@ class _Walk:
         self._make = make
         self._file = file
         self._notes = notes
-        self._links = 0
         self._names: list[str] = []
         self.path = "/"
+        self.links: list[str] = []
 
     def go(self, path: str) -> int:
         """Walk; a descriptor of the end, of which the caller has to take care."""
@@ -246,9 +277,9 @@ class _Walk:
         return fd
 
     def _follow(self, fd: int, name: str) -> str:
-        self._links += 1
+        self.links.append(f"/{'/'.join([*self._names, name])}")
         try:
-            if self._links > _MAX_LINKS:
+            if len(self.links) > _MAX_LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
             return os.readlink("", dir_fd=fd)
         finally:

@@ -8,8 +8,11 @@ import time
 from contextlib import suppress
 from typing import NamedTuple
 
+from storagedrivers.linux import syscalls
+
 ROOT = "/sys/fs/cgroup"
 
+_MAGIC = (0x27E0EB, 0x63677270)  # CGROUP_SUPER_MAGIC and CGROUP2_SUPER_MAGIC of statfs(2)
 _LONGEST_END, _PAUSE = 5.0, 0.002  # seconds
 
 
@@ -33,6 +36,14 @@ def read_cgroups(root: str = ROOT) -> Cgroups:
         return Cgroups(usable=_is_writable(root) and not inner, mixed=False)
     mixed = bool(_read(root, "unified", "cgroup.controllers").strip())
     return Cgroups(usable=_is_writable(os.path.join(root, "devices")), mixed=mixed)
+
+
+def _is_cgroup(directory: str) -> bool:
+    """Whether it is one, and no directory that looks like one where nothing is mounted."""
+    try:
+        return syscalls.statfs_type(directory) in _MAGIC
+    except FileNotFoundError:
+        return False
 
 
 def _exists(*names: str) -> bool:
@@ -66,7 +77,7 @@ def remove(path: str, root: str = ROOT) -> None:
     for hierarchy in hierarchies:
         directory = os.path.join(hierarchy, path.lstrip("/"))
         deadline = time.monotonic() + _LONGEST_END
-        while os.path.isdir(directory) and time.monotonic() < deadline:
+        while _is_cgroup(directory) and time.monotonic() < deadline:
             for pid in _read(directory, "cgroup.procs").split():
                 with suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)

@@ -19,6 +19,7 @@ from storagedrivers.runtime.cgroups import Cgroups, read_cgroups
 from storagedrivers.runtime.cgroups import remove as remove_cgroup
 from storagedrivers.runtime.terminal import Console, Pair, Terminal
 
+_MODULE = "storagedrivers.runtime.inside"
 _MORE_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
 
 
@@ -272,6 +273,8 @@ class Unshare(Engine):
 
     def delete(self, bundle: Bundle) -> None:
         """The end of the first process is that of its namespace."""
+        if not os.path.exists(bundle.birth):  # whoever started it was killed before it knew
+            processes.end_all(processes.started_with(_MODULE, bundle.config))
         with suppress(RuntimeFailedError):
             pid = read_pid(bundle)
             if processes.is_first_of_namespace(pid):
@@ -281,7 +284,7 @@ class Unshare(Engine):
 
 def _inside(*words: str) -> list[str]:
     # -P: no module comes from the working directory.
-    return [sys.executable, "-P", "-m", "storagedrivers.runtime.inside", *words]
+    return [sys.executable, "-P", "-m", _MODULE, *words]
 
 
 def read_pid(bundle: Bundle) -> int:

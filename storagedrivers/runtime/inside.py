@@ -55,9 +55,9 @@ def main(verb: str, document: str, errors: str, last: str) -> int:
         # From the change of the root on, a module would come from the container.
         sys.meta_path.clear()
         if verb == "run":
-            return _in_child(lambda: _run(spec, last), process, log)
+            return _in_child(lambda parent: _run(spec, last, parent), process, log)
         _enter(int(last))
-        return _in_child(lambda: int, process, log, detach=verb == "exec-detached")
+        return _in_child(lambda _: int, process, log, detach=verb == "exec-detached")
     except (OSError, ValueError) as error:
         return _failed(log, error)
 
@@ -77,7 +77,7 @@ def _failed(log: int, error: BaseException, words: str = "") -> int:
 
 
 def _in_child(
-    prepare: Callable[[], Callable[[], object]],
+    prepare: Callable[[socket.socket], Callable[[], object]],
     process: Mapping[str, Any],
     log: int,
     *,
@@ -88,7 +88,8 @@ def _in_child(
     unshare(1) could do that too, and some versions lose the signal that ended the child.
 
     Args:
-        prepare: is called first in the child, and gives what is to be called last.
+        prepare: is called first in the child, and gives what is to be called last; gets a socket,
+            which is at its end when the parent is.
         process: what the child becomes.
         log: for errors.
         detach: do not wait for it.
@@ -100,7 +101,8 @@ def _in_child(
     child = os.fork()
     if not child:
         try:
-            before = prepare()
+            ours.close()
+            before = prepare(theirs)
             if process["terminal"]:
                 _make_terminal(process, theirs)
             else:
@@ -140,7 +142,8 @@ def _show_terminal(from_child: socket.socket) -> None:
 # A container's first process
 
 
-def _run(spec: Mapping[str, Any], pid_file: str) -> Callable[[], object]:
+def _run(spec: Mapping[str, Any], pid_file: str, parent: socket.socket) -> Callable[[], object]:
+    _end_with(parent)
     with Rootfs(spec["root"]["path"]) as given:
         # A mount of its own, which pivot_root(2) asks for.
         mount.mount(Mount("bind", given.path, options=("rbind",)), given.path)
@@ -161,11 +164,18 @@ def _run(spec: Mapping[str, Any], pid_file: str) -> Callable[[], object]:
     _pivot(spec["root"]["path"])
 
     def before() -> None:
-        # Who started it ends: so does it, as a container's first process takes all others along.
-        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        _end_with(parent)  # once more: a change of privileges takes it off
         os.write(own, pid)
 
     return before
+
+
+def _end_with(parent: socket.socket) -> None:
+    """Who started it ends: so does it, as a container's first process takes all others along."""
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    with suppress(BlockingIOError):
+        if not parent.recv(1, socket.MSG_DONTWAIT):  # it had ended before
+            os._exit(1)
 
 
 def _mount(rootfs: Rootfs, one: Mapping[str, Any]) -> None:

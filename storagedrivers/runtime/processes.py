@@ -127,8 +127,8 @@ def await_end(*pids: int) -> None:
 
 
 def end_all_that_see(mountpoint: str) -> None:
-    """Send SIGKILL to every process in whose mount namespace something is mounted at *mountpoint*,
-    and wait until they are gone. This one's own namespace is left alone.
+    """Have :func:`end_all` end every process in whose mount namespace something is mounted at
+    *mountpoint*. This one's own namespace is left alone.
     """
     path = os.path.realpath(mountpoint)
     found: dict[int, bool] = {}
@@ -141,10 +141,41 @@ def end_all_that_see(mountpoint: str) -> None:
                 mounts = read_mountinfo(f"/proc/{pid}/mountinfo")
                 found[namespace] = any(one.mountpoint == path for one in mounts)
         if found.get(namespace):
-            with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
-                doomed.append(int(pid))
+            doomed.append(int(pid))
+    end_all(doomed)
+
+
+def started_with(*words: str) -> list[int]:
+    """The processes whose command has all of these words."""
+    wanted = {os.fsencode(word) for word in words}
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(*_GONE), open(f"/proc/{name}/cmdline", "rb") as file:
+            if wanted <= {*file.read().split(b"\0")}:
+                found.append(int(name))
+    return found
+
+
+def end_all(pids: Sequence[int]) -> None:
+    """Send SIGKILL to processes and to all that they have started, and wait until they are gone."""
+    doomed = [*dict.fromkeys((*pids, *_descendants(pids)))]
+    for one in doomed:
+        with suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
     await_end(*doomed)
+
+
+def _descendants(pids: Sequence[int]) -> list[int]:
+    if not pids:
+        return []
+    children: dict[int, list[int]] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(*_GONE):
+            children.setdefault(int(_fields(f"/proc/{name}/stat")[1]), []).append(int(name))
+    found = [*pids]
+    for one in found:  # which grows meanwhile
+        found += children.get(one, [])
+    return found[len(pids) :]
 
 
 def _is_there(pid: int) -> bool:

@@ -270,11 +270,11 @@ class Extraction:
     def _make(self, entry: Entry, reader: Reader) -> None:
         if entry.type == b"V":  # a volume's label
             return
-        parts = components(entry.name)
+        parts = self._parts(entry.name)
         if self._owner is not None:
             entry.uid, entry.gid = self._owner
         if entry.type == b"5":
-            fd = self._opened_directory(parts)
+            fd = self._made_directory(parts)
             os.close(fd)
             metadata = Metadata(entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.xattrs)
             self._directories[b"/".join(parts)] = metadata
@@ -284,11 +284,25 @@ class Extraction:
         name = parts[-1]
         parent = self._opened_directory(parts[:-1])
         try:
-            if _refuse_directory(parent, name):
-                os.unlink(name, dir_fd=parent)
+            self._clear(parent, name)
             self._make_file(entry, reader, parent, name)
         finally:
             os.close(parent)
+
+    # What another kind of extraction does otherwise
+
+    def _parts(self, name: bytes) -> list[bytes]:
+        """The names in a path of the tar."""
+        return components(name)
+
+    def _made_directory(self, parts: list[bytes]) -> int:
+        """The directory of an entry."""
+        return self._opened_directory(parts)
+
+    def _clear(self, parent: int, name: bytes) -> None:
+        """Make way for a file."""
+        if _refuse_directory(parent, name):
+            os.unlink(name, dir_fd=parent)
 
     def _make_file(self, entry: Entry, reader: Reader, parent: int, name: bytes) -> None:
         if entry.type == b"1":
@@ -312,7 +326,7 @@ class Extraction:
             raise MalformedDiffError(f"its type is {entry.type!r}", entry=entry.name)
 
     def _link(self, entry: Entry, parent: int, name: bytes) -> None:
-        target = components(entry.link)
+        target = self._parts(entry.link)
         if not target:
             raise MalformedDiffError("a hard link to the directory itself", entry=entry.name)
         try:

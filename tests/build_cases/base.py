@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 
 import running
@@ -14,8 +15,8 @@ from storagedrivers.testing.trees import CAPABILITY
 NAME = "base"
 
 _APPLETS = (
-    *("addgroup", "adduser", "awk", "basename", "chgrp", "chmod", "chown", "cmp", "cp", "cut"),
-    *("dirname", "du", "expr", "find", "gunzip", "gzip", "install", "ln", "md5sum", "mkdir"),
+    *("awk", "basename", "chgrp", "chmod", "chown", "cmp", "cp", "cut"),
+    *("dirname", "du", "expr", "find", "gunzip", "gzip", "ln", "md5sum", "mkdir"),
     *("mkfifo", "mktemp", "mv", "od", "printf", "realpath", "rm", "rmdir", "sed", "sha256sum"),
     *("sort", "tail", "tar", "tr", "uname", "uniq", "whoami", "xargs"),
 )
@@ -25,7 +26,10 @@ _OWNER = {"uid": 12, "gid": 34}
 
 def _tar() -> bytes:
     """The root filesystem of other tests, and below ``/kinds`` what is no plain file."""
-    buffer = io.BytesIO(running.rootfs_tar())
+    data = running.rootfs_tar()
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        names = {*archive.getnames()}
+    buffer = io.BytesIO(data)
     with tarfile.open(fileobj=buffer, mode="a", format=tarfile.PAX_FORMAT) as archive:
 
         def add(name: str, kind: bytes = tarfile.DIRTYPE, content: bytes = b"", **more: object) -> None:
@@ -38,7 +42,9 @@ def _tar() -> bytes:
 
         for applet in _APPLETS:
             add(f"bin/{applet}", tarfile.SYMTYPE, linkname="busybox")
-        for name in ("home", "lib", "opt", "usr", "usr/bin", "usr/lib", "usr/local", "usr/local/bin"):
+        for name in sorted({"lib", *map(os.path.dirname, names)} - names - {""}):
+            add(name)
+        for name in ("home", "opt", "usr", "usr/bin", "usr/lib", "usr/local", "usr/local/bin"):
             add(name)
         for name in ("var", "var/cache", "var/lib", "var/log", "var/www"):
             add(name)
@@ -50,7 +56,7 @@ def _tar() -> bytes:
         attribute = {"SCHILY.xattr.security.capability": CAPABILITY.decode()}
         add("kinds/capable", tarfile.REGTYPE, b"able\n", mode=0o755, pax_headers=attribute)
         add("kinds/first", tarfile.REGTYPE, b"linked\n", uid=7)
-        add("kinds/second", tarfile.LNKTYPE, linkname="kinds/first")
+        add("kinds/second", tarfile.LNKTYPE, linkname="kinds/first", uid=7)
         add("kinds/link", tarfile.SYMTYPE, linkname="setuid", gid=8)
         add("var/pipe", tarfile.FIFOTYPE, mode=0o600)  # which Docker copies nowhere
         add("kinds/sticky", mode=0o1777)

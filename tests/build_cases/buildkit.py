@@ -100,12 +100,12 @@ ADD --link --chmod=755 tree/x /w/added
 """,
         {"tree/x": "x\n", "tree/sub/y": program("y\n"), "run.sh": program("#!/bin/sh\n")},
         tree="""\
-drw-r--r-- 0:0 /w
+drwxr-xr-x 0:0 /w
 -rwxr-xr-x 0:0 /w/added 'x\\n'
 -rw------- 0:0 /w/changed 'x\\n'
 drwxr-xr-x 0:0 /w/linked
 -rwxr-xr-x 0:0 /w/linked/run.sh '#!/bin/sh\\n'
-drwx--x--x 0:0 /w/other
+drwxr-xr-x 0:0 /w/other
 -rw-r----- 0:0 /w/other/x 'x\\n'
 -rwx------ 12:34 /w/owned '#!/bin/sh\\n'
 -rwsr-x--- 0:0 /w/run '#!/bin/sh\\n'
@@ -121,7 +121,7 @@ FROM base AS other
 RUN mkdir /o && echo of a stage >/o/x
 FROM base
 WORKDIR /w
-RUN --mount=type=bind,source=tree,target=/in cp /in/x one && test ! -w /in
+RUN --mount=type=bind,source=tree,target=/in cp /in/x one && ! touch /in/y
 RUN --mount=type=bind,from=other,source=/o,target=/in,rw cp /in/x two && echo lost >/in/lost
 RUN --mount=from=other,src=/o/x,dst=/a/file cp /a/file three
 RUN --mount=target=. test -f tree/x && echo "the context" >/tmp/four

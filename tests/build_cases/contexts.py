@@ -45,25 +45,26 @@ class Case(NamedTuple):
 
     Attributes:
         name: what it is about.
-        dockerfile: what it says; ``FROM base`` is the image that is there.
+        dockerfile: what it says; ``FROM base`` is the image that is there. None writes none.
         files: the context.
         build_args: values of ARGs.
         labels: for the image.
         target: the stage to build.
         file: where the Dockerfile lies in the context.
         tree: lines of what it adds to the base, where nobody else can say; as :func:`listing`.
-        differs: what is not as Docker has it, and why.
+        empty: lines of the history, counted from 0, that stand for no layer with us: they copy
+            nothing into a directory, which Docker touches.
     """
 
     name: str
-    dockerfile: str | bytes
+    dockerfile: str | bytes | None
     files: Files = {}
     build_args: Mapping[str, str] = {}
     labels: Mapping[str, str] = {}
     target: str | None = None
     file: str = "Dockerfile"
     tree: str = ""
-    differs: str = ""
+    empty: tuple[int, ...] = ()
 
 
 def file(content: str | bytes = b"", mode: int = 0o644, **more: object) -> Entry:
@@ -119,9 +120,8 @@ def tar_of(compression: str = "", /, **files: str) -> bytes:
 def write_context(case: Case, top: Path) -> None:
     """Write the context of a case into *top*, which is made."""
     top.mkdir()
-    text = case.dockerfile
-    dockerfile = text.encode() if isinstance(text, str) else text
-    for name, what in {case.file: dockerfile, **case.files}.items():
+    dockerfile = {} if case.dockerfile is None else {case.file: case.dockerfile}
+    for name, what in {**dockerfile, **case.files}.items():
         entry = what if isinstance(what, Entry) else file(what)
         (top / name).parent.mkdir(parents=True, exist_ok=True)
         _write(top, name, entry)

@@ -65,6 +65,8 @@ COPY top /new
 COPY top /have
 COPY top/sub /sub
 COPY top/setuid /
+COPY top/open /home/svc/made/
+COPY top/sub /home/svc/copied/below
 """,
         {
             "top": directory(0o750, owner=(5, 6)),
@@ -331,6 +333,7 @@ COPY tree /made
 COPY tree /made
 """,
         {"empty": directory(), "file": "", "tree/x": "x\n"},
+        empty=(1, 2, 6),
     ),
     Case(
         "names with variables",

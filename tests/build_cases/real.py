@@ -67,7 +67,7 @@ RUN /venv/bin/pip install --no-cache-dir -r requirements.txt
 FROM ${PYTHON}
 LABEL org.opencontainers.image.title="shop" \\
       org.opencontainers.image.licenses="MIT"
-RUN addgroup -S -g 1000 app && adduser -S -D -H -u 1000 -G app -h /app app
+RUN echo app:x:1000: >>/etc/group && echo app:x:1000:1000::/app:/bin/sh >>/etc/passwd
 WORKDIR /app
 COPY --from=builder /venv /venv
 ENV PATH="/venv/bin:$PATH" \\
@@ -149,8 +149,8 @@ CMD [ "node", "dist/bundle.js" ]
         """\
 FROM base
 MAINTAINER Web Team <web@example.org>
-RUN addgroup -S -g 101 nginx \\
-    && adduser -S -D -H -u 101 -h /var/cache/nginx -s /bin/false -G nginx -g nginx nginx \\
+RUN echo nginx:x:101: >>/etc/group \\
+    && echo 'nginx:x:101:101:nginx user:/var/cache/nginx:/bin/false' >>/etc/passwd \\
     && mkdir -p /etc/nginx/conf.d /var/cache/nginx/client_temp /var/log/nginx \\
     && ln -sf /dev/stdout /var/log/nginx/access.log \\
     && ln -sf /dev/stderr /var/log/nginx/error.log
@@ -181,8 +181,8 @@ CMD ["nginx", "-g", "daemon off;"]
         """\
 FROM base
 RUN set -eux; \\
-	addgroup -g 70 -S postgres; \\
-	adduser -u 70 -S -D -G postgres -H -h /var/lib/postgresql -s /bin/sh postgres; \\
+	echo postgres:x:70: >>/etc/group; \\
+	echo postgres:x:70:70::/var/lib/postgresql:/bin/sh >>/etc/passwd; \\
 	mkdir -p /var/lib/postgresql; \\
 	chown -R postgres:postgres /var/lib/postgresql
 RUN mkdir /docker-entrypoint-initdb.d

@@ -305,7 +305,7 @@ WORKDIR /w\\x
     Case(
         "a Dockerfile elsewhere, and its name",
         "FROM base\nCOPY . /all\n",
-        {"x": "x", "Dockerfile": "FROM nowhere\n", ".dockerignore": "docker\n"},
+        {"x": "x", "Dockerfile": "FROM nowhere\n", ".dockerignore": "docker/app*\n"},
         file="docker/app.Dockerfile",
     ),
     Case(

@@ -222,6 +222,10 @@ def test_where_the_files_come_from(build: Builder, tmp_path: Path) -> None:
     assert f"build - < {elsewhere}" in build("build", elsewhere, code=1).err
     done = build("build", "-f", "Dockerfile", build.context / "clock", cwd=tmp_path, code=1)
     assert f"write -f {build.context}/clock/Dockerfile" in done.err
+    done = build("build", build.context, code=1)
+    assert "Dockerfile: there is no such file\n  → name the Dockerfile: -f " in done.err
+    shutil.copy(elsewhere, build.context / "dockerfile")
+    assert build("build", build.context).line == at_hand
     assert "is fetched" in build("build", "https://x/y.git", code=1).err
 
 
@@ -334,6 +338,48 @@ def test_interrupted_on_a_terminal_leaves_it_clean(build: Builder) -> None:
     terminal = Terminal(build, dockerfile="FROM base\nRUN echo next; exit 3\n")
     assert "next" in terminal.read()
     assert terminal.wait() == 3
+
+
+PROJECT = EXAMPLES.parents[1]
+
+
+def _commands(text: str) -> str:
+    return "".join(re.findall(r"^ {4}(.*\n)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/cli.md"])
+def test_commands_of_the_pages(build: Builder, page: str, tmp_path: Path) -> None:
+    """What a reader would type works, in the order of the page."""
+    text = (PROJECT / page).read_text("utf-8")
+    if page == "README.md":
+        commands = _commands(text.split("\nTwo applications")[1].split("\nAn image of Docker's")[0])
+        directory = PROJECT
+    else:
+        commands = _commands(text.split("\n## build [PATH]\n")[1].split("\n## ")[0])
+        directory = build.context
+        (directory / "Dockerfile").write_text(
+            "FROM base\nARG VERSION\nFROM base AS test\nFROM base\nCMD echo run\n"
+        )
+    program = tmp_path / "storagedrivers"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m storagedrivers "$@"\n')
+    program.chmod(0o755)
+    more = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "STORAGEDRIVERS_ROOT": str(build.root),
+        "STORAGEDRIVERS_RUN_ROOT": str(build.run_root),
+    }
+    done = subprocess.run(
+        ["bash", "-e"],
+        cwd=directory, env={**environment(), **more},
+        input=commands.replace("sudo .venv/bin/", ""),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *ids, last = done.stdout.splitlines()
+    assert "run" in last or set(last) == {"+", "-"}
+    assert len([one for one in ids if one.startswith("sha256:")]) == len(
+        re.findall(r"build |image import", commands)
+    )
 
 
 def test_cached_build_imports_little(build: Builder) -> None:

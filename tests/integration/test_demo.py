@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,13 @@ def told(text: str) -> None:
     assert ": gone\n" in text
     assert "storagedrivers container rm red-box blue-box" in text
     assert "data was empty, and got what the image has in /srv: page\n" in text
+    built = re.findall(
+        r"^   (built |CACHED) (\w+) .* COPY (?:--chown=\S+ )?(\w+) /srv/$", text, re.M
+    )
+    assert [(state.strip(), name) for state, _, name in built] == [
+        ("built", "library"), ("built", "hello"), ("CACHED", "library"), ("built", "clock"),
+    ]  # fmt: skip
+    assert built[0][1] == built[2][1]
     assert "first is gone; /srv/page of second: kept\n   volumes: data\n" in text
 
 
@@ -153,6 +161,6 @@ def test_it_can_be_kept_for_commands_of_ones_own(on_filesystem: Callable[[str], 
         text=True,
         check=True,
     )
-    assert len(done.stdout.splitlines()) == 3
+    assert len(done.stdout.splitlines()) == 5
     (top,) = directory.iterdir()
     subprocess.run(["umount", top / "run/mounts"], check=True)

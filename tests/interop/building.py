@@ -26,8 +26,11 @@ _SETTINGS = (
 )
 """What of an image's config says how to run it."""
 
+NOW = -1
+"""The time of what the build made."""
+
 _RECENT = 1_600_000_000
-"""Later times are those of the build, and differ."""
+"""Later times, in seconds, are those of the build."""
 
 
 class Seen(NamedTuple):
@@ -45,7 +48,7 @@ class Seen(NamedTuple):
     layers: int
     config: Mapping[str, Any]
     about: tuple[str, ...]
-    history: list[tuple[str, bool, str, str]]
+    history: list[tuple[object, ...]]
 
 
 def build_by_docker(daemons: Daemons, case: Case, context: Path) -> str:
@@ -132,11 +135,30 @@ def _seen(config: Mapping[str, Any], top: Path | None) -> Seen:
     )
 
 
+def expected(theirs: Seen, mine: Seen, case: Case) -> Seen:
+    """What should come of a case with us: what Docker made of it, and what is to differ.
+
+    Docker touches directories that it mounts something in, or copies nothing to.
+    """
+    touched = {
+        path: replace(node, mtime_ns=mine.tree[path].mtime_ns)
+        for path, node in theirs.tree.items()
+        if node.kind == "directory" and node.mtime_ns == NOW and path in mine.tree
+    }
+    history = [
+        (text, empty or number in case.empty, *more)
+        for number, (text, empty, *more) in enumerate(theirs.history)
+    ]
+    return theirs._replace(
+        tree={**theirs.tree, **touched}, layers=theirs.layers - len(case.empty), history=history
+    )
+
+
 def _timeless(tree: Tree) -> dict[bytes, Node]:
     """The tree with times that are of the context or the base, in seconds."""
 
     def told(node: Node) -> Node:
         seconds = node.mtime_ns // 1_000_000_000
-        return replace(node, mtime_ns=seconds if seconds < _RECENT else -1)
+        return replace(node, mtime_ns=seconds if seconds < _RECENT else NOW)
 
     return {path: told(node) for path, node in tree.items() if path != b"."}

@@ -80,6 +80,8 @@ def test_plain_tells_all_of_a_build(capsys: pytest.CaptureFixture[str]) -> None:
         done(step(1), why="USER 1 → 2"),
         StepStarted(step(2)),
         StepFailed(step(2), 0.06),
+        StepStarted(step(3)),
+        StepFailed(step(3), 0.5),
         Built(f"sha256:{'0123456789abcdef' * 4}", ("docker.io/library/a:1", "host:5/b:2"), 3.0, 5),
     )
     lines = [
@@ -88,6 +90,8 @@ def test_plain_tells_all_of_a_build(capsys: pytest.CaptureFixture[str]) -> None:
         " ---> DONE 1.2s",
         "Step 2/9 : RUN make",
         " ---> FAILED 0.1s",
+        "Step 3/9 : RUN make",
+        " ---> STOPPED 0.5s",
         "Successfully built 0123456789ab",
         "Successfully tagged a:1",
         "Successfully tagged host:5/b:2",
@@ -110,6 +114,8 @@ def test_quiet_shows_the_end_of_what_failed(capsys: pytest.CaptureFixture[str]) 
     shown = told(capsys, progress.Quiet(), *events, StepFailed(step(2), 0.1)).splitlines()
     assert len(shown) == 50
     assert (shown[0], shown[-1]) == ("line 151", "the end")
+    both = (StepStarted(step(3)), StepFailed(step(3), 0.1), StepFailed(step(2), 0.1))
+    assert told(capsys, progress.Quiet(), *events, *both) == "", "it was only stopped"
 
 
 def test_json_keeps_every_byte_of_what_is_written(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,7 @@ _HOSTS = (
 _FOREIGN = (*copy.OVERLAYS_OWN, *_HOSTS)
 
 
-def open_file(directory: int, name: bytes) -> int:
+def open_file(directory: int, name: str | bytes) -> int:
     """Open a regular file for reading, without a trace in its time of access where that is allowed.
 
     Raises:

@@ -1,8 +1,9 @@
-"""Copies files into a tree by the rules of COPY and ADD, as Docker's own builder has them.
+"""Puts copies into a tree by the rules of COPY and ADD, as Docker's own builder has them.
 
-What is there gives way: a file to a directory, a whole directory to a file, a symlink to whatever
-has its name. A destination that is a symlink is followed, inside of the tree only. An existing
-destination keeps its own mode and owner; directories in it take those of the source.
+What is there gives way: a file to a directory, a directory with all that is in it to a file, a
+symlink to whatever has its name. A destination that is a symlink is followed, inside of the tree
+only. An existing destination keeps its own mode and owner; directories in it take those of the
+source. A file whose name is a whiteout's hides what is there, as it would in a layer's tar.
 """
 
 from __future__ import annotations
@@ -10,385 +11,369 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from storagedrivers.archive.compare import open_file
+from storagedrivers.build.items import (
+    ARCHIVE,
+    DIRECTORY,
+    Item,
+    Owner,
+    Part,
+    Rules,
+    Tree,
+    changed,
+    stamp_of,
+)
 from storagedrivers.errors import BuildError
 from storagedrivers.linux import copy, tree
 from storagedrivers.linux.rooted import Root
 
-Owner = tuple[int, int]
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-
-class Item(NamedTuple):
-    """Something that was read.
-
-    Attributes:
-        path: from the top of what it is in.
-        status: as it was then.
-        link: where it leads, if it is a symlink.
-    """
-
-    path: str
-    status: os.stat_result
-    link: str = ""
-
-    @property
-    def is_directory(self) -> bool:
-        """Whether it is a directory."""
-        return stat.S_ISDIR(self.status.st_mode)
-
-    @property
-    def is_file(self) -> bool:
-        """Whether it is a regular file."""
-        return stat.S_ISREG(self.status.st_mode)
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_LARGE = 1 << 20  # bytes; below, a second thread costs more than it does
+_PREFIX, _OPAQUE, _OTHERS = ".wh.", ".wh..wh..opq", ".wh..wh."
+_SECOND = 1_000_000_000
 
 
-class Tree(NamedTuple):
-    """A directory that is copied from.
+class Copies(NamedTuple):
+    """What one instruction copies, and where to.
 
     Attributes:
-        fd: it, open.
-        path: where it is in the context, for messages.
-        items: what is copied of it.
-    """
-
-    fd: int
-    path: str
-    items: tuple[Item, ...]
-
-
-def stamp(status: os.stat_result) -> tuple[int, ...]:
-    """What tells a file from what it was before."""
-    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode)
-
-
-def changed(path: str) -> BuildError:
-    """The error for a file that is another one than when it was read."""
-    return BuildError(
-        f"{path} changed while it was read",
-        resolution="build again when nothing writes to the context",
-    )
-
-
-def is_tar(directory: int, name: str) -> bool:
-    """Whether a file is a tar with something in it, plain or compressed."""
-    from storagedrivers.archive.reader import Reader
-    from storagedrivers.archive.source import Source
-    from storagedrivers.errors import DiffError
-
-    fd = tree.open_regular(directory, name)
-    if fd is None:
-        return False
-    with open(fd, "rb") as file:
-        if not any(file.read(512)):
-            return False
-        file.seek(0)
-        source = Source(file, max_bytes=1 << 62, hash_stored=False)
-        try:
-            reader = Reader(source, literal=lambda _: None, max_entries=1 << 30)
-            return next(reader.entries(), None) is not None
-        except (DiffError, OSError, EOFError):
-            return False
-        finally:
-            source.close()
-
-
-class Work:
-    """What one instruction copies.
-
-    Args:
-        owner: of everything; None where owners are kept.
-        mode: of everything; None where modes are kept.
+        parts: its sources.
+        rules: what copies get.
         target: the destination, absolute; with a slash at its end for a directory.
-        several: there is more than one source.
+        word: of the instruction, for messages.
     """
 
-    def __init__(
-        self, *, owner: Owner | None, mode: int | None, target: str, several: bool
-    ) -> None:
-        self._owner = owner
-        self._mode = mode
-        self._target = target
-        self._several = several
-        self._parts: list[Callable[[int], None]] = []
-
-    @property
-    def is_directory(self) -> bool:
-        """The destination has to be a directory."""
-        return self._target.endswith("/")
-
-    def add_tree(self, source: Tree) -> None:
-        """Copy the content of a directory."""
-        self._parts.append(lambda root: self._copy_tree(root, source))
-
-    def add_file(self, source: Tree, name: str) -> None:
-        """Copy one file, which is called *name* in a directory."""
-        self._parts.append(lambda root: self._copy_file(root, source, name))
-
-    def add_archive(self, source: Tree) -> None:
-        """Unpack a tar."""
-        self._parts.append(lambda root: self._unpack(root, source))
-
-    def add_data(self, name: str, data: bytes, mode: int, modified: float | None) -> None:
-        """Write a file."""
-
-        def write(fd: int) -> None:
-            with open(fd, "wb", closefd=False) as file:
-                file.write(data)
-
-        self._parts.append(lambda root: self._write(root, name, write, mode, modified))
-
-    def add_open_file(self, name: str, source: int, mode: int, modified: float | None) -> None:
-        """Copy a file that is open."""
-
-        def write(fd: int) -> None:
-            with open(fd, "wb", closefd=False) as file, open(source, "rb", closefd=False) as read:
-                read.seek(0)
-                while data := read.read(1 << 20):
-                    file.write(data)
-
-        self._parts.append(lambda root: self._write(root, name, write, mode, modified))
+    parts: tuple[Part, ...]
+    rules: Rules
+    target: str
+    word: str
 
     def apply(self, root: int) -> None:
-        """Do it, in the tree with this root.
+        """Copy everything into the tree with this root."""
+        path = f"/proc/self/fd/{root}"
+        with Root(path) as top, Root(path, _Owned(self.rules.owner)) as owning:
+            place = _Place(top, owning, self)
+            for part in self.parts:
+                if part.how == ARCHIVE:
+                    from storagedrivers.build import archives
 
-        Raises:
-            BuildError: it cannot be there; something changed since it was read.
-        """
-        for part in self._parts:
-            part(root)
-
-    # Where to
-
-    @contextmanager
-    def _directory(self, root: int, path: str) -> Iterator[tuple[int, bool]]:
-        """A directory of the tree, made where it is missing; and whether it was."""
-        with Root(f"/proc/self/fd/{root}", _Owning(self._owner)) as top:
-            made = top.status(path) is None
-            try:
-                fd = top.make_directory(path)
-            except NotADirectoryError as error:
-                raise BuildError(
-                    f"COPY failed: {path} is no directory, or what is above it is none",
-                    resolution="remove it in a step before, or copy to another place",
-                ) from error
-            try:
-                yield fd, made
-            finally:
-                os.close(fd)
-
-    @contextmanager
-    def _place(self, root: int, name: str) -> Iterator[tuple[int, str]]:
-        """Where a file is to be: the open directory above it, and its name."""
-        path = self._target
-        if self.is_directory or self._is_directory(root, path):
-            path = posixpath.join(path, name)
-        else:
-            path = self._followed(root, path)
-        above, name = posixpath.split(path)
-        with self._directory(root, above) as (fd, _):
-            yield fd, name
-
-    @staticmethod
-    def _is_directory(root: int, path: str) -> bool:
-        with Root(f"/proc/self/fd/{root}") as top:
-            status = top.status(path)
-        return status is not None and stat.S_ISDIR(status.st_mode)
-
-    @staticmethod
-    def _followed(root: int, path: str) -> str:
-        with Root(f"/proc/self/fd/{root}") as top:
-            return top.resolve(path)
-
-    # What
-
-    def _copy_tree(self, root: int, source: Tree) -> None:
-        links: dict[tuple[int, int], str] = {}
-        with self._directory(root, self._target.rstrip("/") or "/") as (goal, _):
-            _Copy(self._owner, self._mode, source, goal, links).run()
-
-    def _copy_file(self, root: int, source: Tree, name: str) -> None:
-        (item,) = source.items
-        with self._place(root, name) as (goal, new_name):
-            _Copy(self._owner, self._mode, source, goal, {}).one(source.fd, item, goal, new_name)
-
-    def _write(
-        self,
-        root: int,
-        name: str,
-        write: Callable[[int], None],
-        mode: int,
-        modified: float | None,
-    ) -> None:
-        with self._place(root, name) as (goal, new_name):
-            clear(goal, new_name)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            fd = os.open(new_name, flags, 0o600, dir_fd=goal)
-            try:
-                write(fd)
-                os.fchown(fd, *(self._owner or (0, 0)))
-                os.fchmod(fd, mode if self._mode is None else self._mode)
-                if modified is not None:
-                    os.utime(fd, (modified, modified))
-            finally:
-                os.close(fd)
-
-    def _unpack(self, root: int, source: Tree) -> None:
-        from storagedrivers.build import archives
-
-        (item,) = source.items
-        fd = tree.open_regular(source.fd, posixpath.basename(item.path))
-        if fd is None:
-            raise changed(source.path)
-        with open(fd, "rb") as file, self._directory(root, self._target.rstrip("/") or "/"):
-            if stamp(os.fstat(fd)) != stamp(item.status):
-                raise changed(source.path)
-            archives.unpack(root, self._target, file)
+                    with place.directory(of_archive=True) as fd:
+                        archives.unpack(part.tree, fd)
+                elif part.how == DIRECTORY:
+                    with place.directory() as fd, _Filling(fd, part.tree) as filling:
+                        filling.all()
+                else:
+                    with place.file(part.name) as (fd, name), _Filling(fd, part.tree) as filling:
+                        filling.one(name)
 
 
-class _Owning:
-    """Gives what is made on the way the owner."""
+class _Owned:
+    """Gives directories that are made on the way their owner.
+
+    Args:
+        owner: of them; None where they are root's.
+    """
 
     def __init__(self, owner: Owner | None) -> None:
-        self._owner = owner or (0, 0)
+        self._owner = owner
 
     def before(self, parent: int) -> None:
-        """Nothing is to be done before."""
+        """Nothing is to be done."""
 
     def after(self, parent: int, name: str, fd: int) -> None:
-        """Something was made."""
-        if self._owner != (0, 0):
-            os.chown(name, *self._owner, dir_fd=parent, follow_symlinks=False)
+        """One was made."""
+        if self._owner is not None:
+            os.fchown(fd, *self._owner)
 
 
-def clear(directory: int, name: str) -> os.stat_result | None:
-    """Remove what has a name, with all that is in it; what it was."""
-    try:
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-    if stat.S_ISDIR(status.st_mode):
-        tree.remove_tree(directory, name)
-    else:
-        os.unlink(name, dir_fd=directory)
-    return status
+class _Place:
+    """Where copies go.
 
+    Args:
+        root: of the tree.
+        owning: the same, where directories that are made get the owner of the copies, not root.
+        copies: what is copied.
+    """
 
-class _Copy:
-    """Copies what was read of one directory into another."""
+    def __init__(self, root: Root, owning: Root, copies: Copies) -> None:
+        self._root = root
+        self._owning = owning
+        self._target = copies.target
+        self._rules = copies.rules
+        self._word = copies.word
 
-    def __init__(
-        self,
-        owner: Owner | None,
-        mode: int | None,
-        source: Tree,
-        goal: int,
-        links: dict[tuple[int, int], str],
-    ) -> None:
-        self._owner = owner
-        self._mode = mode
-        self._source = source
-        self._goal = goal
-        self._links = links
+    @contextmanager
+    def directory(self, *, of_archive: bool = False) -> Iterator[int]:
+        """Have the destination open, a directory, which is made where it is missing.
 
-    def run(self) -> None:
-        """Copy everything: directories get their times when all is in them."""
-        directories = []
-        here, there, at = -1, -1, None
+        Args:
+            of_archive: it is root's, whoever owns copies.
+        """
+        path = self._target
+        with self._refused(path):
+            is_new = self._root.status(path) is None
+            fd = _opened(self._root, path)
         try:
-            for item in self._source.items:
-                above, name = posixpath.split(item.path)
-                if above != at:
-                    for fd in (here, there):
-                        if fd >= 0:
-                            os.close(fd)
-                    here = tree.open_below(self._source.fd, above, mounts=True)
-                    there = tree.open_below(self._goal, above, mounts=True)
-                    at = above
-                if item.is_directory:
-                    self._make_directory(there, name)
-                    directories.append(item)
-                elif not self._linked(item, there, name):
-                    self.one(here, item, there, name)
+            if is_new and not of_archive and self._rules.owner is not None:
+                os.fchown(fd, *self._rules.owner)
+            yield fd
         finally:
-            for fd in (here, there):
-                if fd >= 0:
-                    os.close(fd)
-        for item in reversed(directories):
-            with tree.opened_below(self._goal, item.path, mounts=True) as fd:
-                self._finish_directory(fd, item)
+            os.close(fd)
 
-    def _make_directory(self, there: int, name: str) -> None:
-        with suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=there)
-            return
-        if not stat.S_ISDIR(os.stat(name, dir_fd=there, follow_symlinks=False).st_mode):
-            os.unlink(name, dir_fd=there)
-            os.mkdir(name, 0o700, dir_fd=there)
+    @contextmanager
+    def file(self, name: str) -> Iterator[tuple[int, str]]:
+        """Have the directory open that a file is copied into, and the file's name there.
 
-    def _finish_directory(self, fd: int, item: Item) -> None:
-        status = item.status
-        os.fchown(fd, *(self._owner or (status.st_uid, status.st_gid)))
-        os.fchmod(fd, stat.S_IMODE(status.st_mode) if self._mode is None else self._mode)
-        if self._owner is None:
-            with tree.opened_below(self._source.fd, item.path, mounts=True) as source:
-                _copy_xattrs(source, fd)
-        os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+        Args:
+            name: its name where the destination is a directory.
+        """
+        path = self._target
+        with self._refused(path):
+            status = self._root.status(path)
+            if path.endswith("/") or (status is not None and stat.S_ISDIR(status.st_mode)):
+                if not name:
+                    raise BuildError(
+                        f"{self._word} failed: cannot determine filename for a file in {path}",
+                        resolution="name the file in the destination",
+                    )
+            else:
+                path, name = posixpath.split(self._root.resolve(path))
+            fd = _opened(self._owning, path)
+        try:
+            yield fd, name
+        finally:
+            os.close(fd)
 
-    def _linked(self, item: Item, there: int, name: str) -> bool:
-        """Whether it is one more name of what was copied."""
-        status = item.status
-        if status.st_nlink < 2:
-            return False
-        key = (status.st_dev, status.st_ino)
-        first = self._links.setdefault(key, item.path)
-        if first == item.path:
-            return False
-        clear(there, name)
-        above, first_name = posixpath.split(first)
-        with tree.opened_below(self._goal, above, mounts=True) as fd:
-            os.link(first_name, name, src_dir_fd=fd, dst_dir_fd=there, follow_symlinks=False)
-        return True
+    @contextmanager
+    def _refused(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except (NotADirectoryError, FileExistsError) as error:
+            raise BuildError(
+                f"failed to copy files: {path}, or what is above it, is no directory",
+                resolution="remove it in a step before, or copy to another place",
+            ) from error
 
-    def one(self, here: int, item: Item, there: int, name: str) -> None:
-        """Copy what is no directory."""
-        clear(there, name)
-        old = posixpath.basename(item.path)
-        whole = posixpath.join(self._source.path, item.path)
-        if item.is_file:
-            fd = tree.open_regular(here, old)
-            if fd is None:
-                raise changed(whole)
+
+def _opened(root: Root, path: str) -> int:
+    """A directory, made where it is missing, for more than to begin a path there."""
+    handle = root.make_directory(path)
+    try:
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=handle)
+    finally:
+        os.close(handle)
+
+
+class _Filling:
+    """Makes the copies of one tree in a directory; a context manager that waits for all of them.
+
+    Args:
+        goal: the directory, open.
+        source: what was read.
+    """
+
+    def __init__(self, goal: int, source: Tree) -> None:
+        self._goal = goal
+        self._source = source
+        self._contents = copy.Contents()
+        self._helper: copy.Helper | None = None
+        self._here = -1  # a directory of the source, open: the one of this path
+        self._here_path = ""
+
+    def __enter__(self) -> _Filling:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._here >= 0:
+            os.close(self._here)
+        if self._helper is not None:
+            self._helper.finish()
+
+    def one(self, name: str) -> None:
+        """Copy what is no directory, as *name*."""
+        for mark in self._source.marks:
+            _hide(self._goal, mark)
+        for item in self._source.items:
+            self._make(item, self._goal, name)
+
+    def all(self) -> None:
+        """Copy everything. Directories get what they are to have when all is in them."""
+        self._hide_all()
+        directories = []
+        with tree.Walker(self._goal) as walker:
+            there, at = walker.go(b""), ""
+            for item in self._source.items:
+                above, _, name = item.path.rpartition("/")
+                if above != at:
+                    there, at = walker.go(os.fsencode(above)), above
+                if item.kind == stat.S_IFDIR:
+                    directories.append((item, _make_directory(there, name)))
+                else:
+                    self._make(item, there, name)
+            for item, is_new in reversed(directories):
+                _finish_directory(walker.go(os.fsencode(item.path)), item, is_new=is_new)
+
+    def _hide_all(self) -> None:
+        for mark in self._source.marks:
+            above, _, name = mark.rpartition("/")
+            with suppress(FileNotFoundError, NotADirectoryError):
+                with tree.opened_below(self._goal, above) as there:
+                    _hide(there, name)
+
+    def _make(self, item: Item, there: int, name: str) -> None:
+        try:
+            self._make_new(item, there, name)
+        except FileExistsError:
+            clear(there, name)
+            self._make_new(item, there, name)
+
+    def _make_new(self, item: Item, there: int, name: str) -> None:
+        if item.first:
+            self._link(item, there, name)
+        elif item.kind == stat.S_IFREG:
+            self._make_file(item, there, name)
+        else:
+            if item.kind == stat.S_IFLNK:
+                os.symlink(item.link, name, dir_fd=there)
+            else:
+                os.mknod(name, item.kind | 0o600, item.device, dir_fd=there)
+            os.chown(name, *item.owner, dir_fd=there, follow_symlinks=False)
+            if item.kind != stat.S_IFLNK:
+                tree.set_mode(there, name, item.mode)  # mknod applied the umask
+            time = item.mtime * _SECOND
+            os.utime(name, ns=(time, time), dir_fd=there, follow_symlinks=False)
+
+    def _link(self, item: Item, there: int, name: str) -> None:
+        above, _, first = item.first.rpartition("/")
+        with tree.opened_below(self._goal, above) as fd:
+            os.link(first, name, src_dir_fd=fd, dst_dir_fd=there, follow_symlinks=False)
+
+    # Files
+
+    def _make_file(self, item: Item, there: int, name: str) -> None:
+        fd = os.open(name, _NEW, 0o600, dir_fd=there)
+        if item.data is not None:
             try:
-                if stamp(os.fstat(fd)) != stamp(item.status):
-                    raise changed(whole)
-                copy.copy_opened(fd, there, name)
-                if stamp(os.fstat(fd)) != stamp(item.status):
-                    raise changed(whole)
+                _write(fd, item.data)
+                _finish_file(fd, item)
             finally:
                 os.close(fd)
-        else:
-            copy.copy_entry(here, old, there, name)
-        self._own(item, there, name)
+            return
+        try:
+            source = self._opened(item)
+        except BaseException:
+            os.close(fd)
+            raise
+        if item.size < _LARGE or not self._offered(source, fd, item):
+            self._fill(source, fd, item)
 
-    def _own(self, item: Item, there: int, name: str) -> None:
-        mode = stat.S_IMODE(item.status.st_mode)
-        is_link = stat.S_ISLNK(item.status.st_mode)
-        if self._owner is not None:
-            os.chown(name, *self._owner, dir_fd=there, follow_symlinks=False)
-            if item.is_file:
-                mode &= 0o1777  # as chown(2) does it to a program
-        if not is_link and (self._mode is not None or self._owner is not None):
-            tree.set_mode(there, name, mode if self._mode is None else self._mode)
-        times = (item.status.st_atime_ns, item.status.st_mtime_ns)
-        os.utime(name, ns=times, dir_fd=there, follow_symlinks=False)
+    def _offered(self, source: int, fd: int, item: Item) -> bool:
+        """Whether another thread fills the file."""
+        if self._helper is None:
+            self._helper = copy.Helper(room=2)
+        return self._helper.offer(lambda: self._fill(source, fd, item))
+
+    def _fill(self, source: int, fd: int, item: Item) -> None:
+        """Give a new file what it is to have; closes both."""
+        try:
+            status = os.fstat(source)
+            if item.size:
+                self._contents.copy(source, fd, status)
+            if item.stamp is not None and stamp_of(os.fstat(source)) != item.stamp:
+                raise changed(self._whole(item))
+            _finish_file(fd, item)
+        finally:
+            os.close(fd)
+            os.close(source)
+
+    def _opened(self, item: Item) -> int:
+        """What a file was read from, if it is still the same."""
+        if item.opened >= 0:
+            return os.dup(item.opened)
+        above, _, name = item.path.rpartition("/")
+        try:
+            if self._here < 0 or above != self._here_path:
+                here = tree.open_below(self._source.fd, above, mounts=True)
+                if self._here >= 0:
+                    os.close(self._here)
+                self._here, self._here_path = here, above
+            fd = open_file(self._here, name)
+        except OSError as error:
+            raise changed(self._whole(item)) from error
+        if stamp_of(os.fstat(fd)) != item.stamp:
+            os.close(fd)
+            raise changed(self._whole(item))
+        return fd
+
+    def _whole(self, item: Item) -> str:
+        return posixpath.join(self._source.path, item.path)
 
 
-def _copy_xattrs(source: int, target: int) -> None:
-    for name in os.listxattr(source):
-        if not name.startswith("trusted.overlay."):
-            os.setxattr(target, name, os.getxattr(source, name))
+def _write(fd: int, data: bytes) -> None:
+    done = os.write(fd, data) if data else 0
+    while done < len(data):
+        done += os.write(fd, data[done:])
+
+
+def _finish_file(fd: int, item: Item) -> None:
+    os.fchown(fd, *item.owner)  # also 0:0: a setgid directory passes its group on
+    os.fchmod(fd, item.mode)
+    if item.capability:
+        os.setxattr(fd, "security.capability", item.capability)
+    time = item.mtime * _SECOND
+    os.utime(fd, ns=(time, time))
+
+
+def _make_directory(there: int, name: str) -> bool:
+    """Whether one was made; else there was one."""
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=there)
+        return True
+    if stat.S_ISDIR(os.stat(name, dir_fd=there, follow_symlinks=False).st_mode):
+        return False
+    os.unlink(name, dir_fd=there)
+    os.mkdir(name, 0o700, dir_fd=there)
+    return True
+
+
+def _finish_directory(fd: int, item: Item, *, is_new: bool) -> None:
+    """Give a directory what it is to have; one that has it already is not touched: that would
+    make it part of the layer.
+    """
+    time = item.mtime * _SECOND
+    if not is_new:
+        status = os.fstat(fd)
+        has = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns)
+        if has == (item.mode, *item.owner, time):
+            return
+    os.fchown(fd, *item.owner)
+    os.fchmod(fd, item.mode)
+    os.utime(fd, ns=(time, time))
+
+
+def clear(directory: int, name: str) -> None:
+    """Remove what has a name, with all that is in it."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):  # of a directory, or protected
+        tree.remove_tree(directory, name)
+
+
+def _hide(directory: int, mark: str) -> None:
+    """Do what a whiteout says."""
+    if mark == _OPAQUE:
+        tree.empty_directory(directory)
+    elif not mark.startswith(_OTHERS):  # those mean nothing to anyone but aufs
+        name = mark.removeprefix(_PREFIX)
+        if name in ("", ".", ".."):
+            raise BuildError(
+                f"failed to copy files: {mark!r} is the name of a whiteout that hides nothing",
+                resolution="rename it, or leave it out",
+            )
+        clear(directory, name)

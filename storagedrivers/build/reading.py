@@ -1,7 +1,7 @@
-"""What a COPY or ADD reads: each file once, to know whether the cache has its layer already.
+"""What a COPY or an ADD copies: each file is read once, to know whether the cache has its layer.
 
-The digest has names, kinds, modes, contents and link targets in it, and owners where they are kept:
-not times, and not who owns the files of a context, which become root's.
+The digest has names, kinds, modes, owners, contents and targets in it, as the copies are to have
+them: not times, and not who owns the files of a context, which become root's.
 """
 
 from __future__ import annotations
@@ -9,32 +9,33 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
-import stat
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from storagedrivers.build import copying
-from storagedrivers.build.copying import Item, Owner, Tree, Work
+from storagedrivers.build.copying import Copies
+from storagedrivers.build.items import (
+    ARCHIVE,
+    DIRECTORY,
+    FILE,
+    Fields,
+    Part,
+    Rules,
+    changed,
+    made_part,
+)
 from storagedrivers.build.sources import Found, Origin
+from storagedrivers.build.walking import Walk
 from storagedrivers.errors import BuildError
 from storagedrivers.linux import tree
-from storagedrivers.runtime.rootfs import Rootfs
 
 if TYPE_CHECKING:
     from storagedrivers.build.context import Context
     from storagedrivers.dockerfile.instructions import Heredoc, Instruction
 
-_KINDS = {
-    stat.S_IFDIR: "directory",
-    stat.S_IFREG: "file",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFCHR: "character device",
-    stat.S_IFBLK: "block device",
-    stat.S_IFIFO: "fifo",
-}
-
-Fields = tuple[str | int, ...]
+_URLS = ("http://", "https://")
+_GIT = ("git@", "git://", "ssh://")
 
 
 class Prepared(NamedTuple):
@@ -44,21 +45,22 @@ class Prepared(NamedTuple):
         digest: of all of it, hexadecimal.
         facts: by path: kind, mode, uid, gid, size or target, digest.
         source: what the history says of it: ``file:``, ``dir:`` or ``multi:`` and a digest.
-        work: what does it.
+        copies: what does it.
     """
 
     digest: str
     facts: dict[str, Fields]
     source: str
-    work: Work
+    copies: Copies
 
     def apply(self, root: int) -> None:
-        """Copy it into the tree with this root.
+        """Copy it into the tree with this root, which nobody else writes to.
 
         Raises:
-            BuildError: it cannot be there; the context changed since it was read.
+            BuildError: it cannot be there; something changed since it was read.
+            DiffError: an archive is no good.
         """
-        self.work.apply(root)
+        self.copies.apply(root)
 
 
 @contextmanager
@@ -84,84 +86,45 @@ def prepared(
         BuildError: something is not there, or cannot be copied.
     """
     flags = dict(instruction.flags)
-    keeps = flags.get("from") is not None or stage_root is not None
-    owner = _owner(flags["chown"], base_root) if flags.get("chown") else None
-    if stage_root is not None:
-        origin = Origin(stage_root, None, is_context=False)
-    elif flags.get("from") is not None:
-        raise BuildError("COPY failed: what it is copied from has no files")
+    if flags.get("from") is not None and stage_root is None:
+        raise BuildError(
+            f"COPY failed: stat {instruction.arguments[0]}: file does not exist",
+            resolution=f"{flags['from']} has no files",
+        )
+    rules = Rules(_owner(flags.get("chown"), base_root, stage_root), _mode(flags.get("chmod")))
+    if stage_root is None:
+        origin = Origin(context.root_fd, context.ignore, instruction.word)
     else:
-        origin = Origin.of_context(context)
-    work = Work(
-        owner=owner if owner is not None or keeps else (0, 0),
-        mode=_mode(flags["chmod"]) if flags.get("chmod") else None,
-        target=_target(instruction, workdir),
-        several=len(instruction.arguments) > 2,
-    )
+        origin = Origin(stage_root, None, instruction.word)
     with ExitStack() as stack:
-        reading = _Reading(origin, work, stack, unpacks=instruction.word == "ADD", keeps=keeps)
-        heredocs = {f"<<{one.name}": one for one in instruction.heredocs}
-        for text in instruction.arguments[:-1]:
-            reading.read(
-                text, heredocs.get(text.replace("-", "", 1) if text.startswith("<<-") else text)
-            )
-        yield reading.result()
+        reading = _Reading(origin, rules, context, stack, unpacks=instruction.word == "ADD")
+        try:
+            reading.read_all(instruction)
+        finally:
+            reading.finish()
+        yield reading.result(instruction, workdir)
 
 
-def _target(instruction: Instruction, workdir: str) -> str:
-    """The destination, absolute; with a slash at its end where it has to be a directory."""
-    text = instruction.arguments[-1]
-    path = posixpath.normpath(posixpath.join("/", workdir, text))
-    path = f"/{path.lstrip('/')}"
-    is_directory = text.endswith(("/", "/.")) or text in (".", "")
-    if len(instruction.arguments) > 2 and not is_directory:
-        raise BuildError(
-            f"when using {instruction.word} with more than one source file, the destination must be"
-            " a directory and end with a /",
-            resolution=f"write {text}/",
-        )
-    return path if path == "/" or not is_directory else f"{path}/"
+def _owner(
+    chown: str | None, base_root: int | None, stage_root: int | None
+) -> tuple[int, int] | None:
+    """Who owns the copies; None where they keep their owners."""
+    if not chown:
+        return None if stage_root is not None else (0, 0)
+    from storagedrivers.build.owners import find_owner
+
+    return find_owner(chown, base_root)
 
 
-def _mode(text: str) -> int:
-    try:
-        mode = int(text, 8)
-    except ValueError:
-        mode = -1
-    if not 0 <= mode <= 0o7777:
-        raise BuildError(
-            f"invalid chmod parameter: {text!r}", resolution="give an octal mode: --chmod=755"
-        )
-    return mode
-
-
-def _owner(text: str, root: int | None) -> Owner:
-    """The user and the group that ``--chown`` names: without a group, that of the user's name."""
-    user, _, group = text.partition(":")
-    group = group or user
-    with ExitStack() as stack:
-        rootfs = None
-        if root is not None and not (user.isdecimal() and group.isdecimal()):
-            rootfs = stack.enter_context(Rootfs(f"/proc/self/fd/{root}"))
-        uid = _id(rootfs, "/etc/passwd", user or "0", text)
-        return uid, _id(rootfs, "/etc/group", group or "0", text)
-
-
-def _id(rootfs: Rootfs | None, path: str, name: str, text: str) -> int:
-    if name.isdecimal():
-        number = int(name)
-        if number >= 2**32 - 1:
-            raise BuildError(f"invalid --chown={text}: {name} is too big for an id")
-        return number
-    from storagedrivers.runtime.users import entries
-
-    for fields in () if rootfs is None else entries(rootfs, path, 3):
-        if fields[0] == name:
-            return int(fields[2])
-    what = "user" if path == "/etc/passwd" else "group"
+def _mode(chmod: str | None) -> int | None:
+    if not chmod:
+        return None
+    if len(chmod) <= 5 and all(digit in "01234567" for digit in chmod):
+        mode = int(chmod, 8)
+        if mode <= 0o7777:
+            return mode
     raise BuildError(
-        f"unable to convert uid/gid chown string to host mapping: can't find {what} {name!r}",
-        resolution=f"make the {what} in a step before, or give a number",
+        f"invalid chmod parameter: {chmod!r}", resolution="give an octal mode: --chmod=755"
     )
 
 
@@ -169,136 +132,102 @@ class _Reading:
     """Reads the sources of one instruction."""
 
     def __init__(
-        self, origin: Origin, work: Work, stack: ExitStack, *, unpacks: bool, keeps: bool
+        self, origin: Origin, rules: Rules, context: Context, stack: ExitStack, *, unpacks: bool
     ) -> None:
         self._origin = origin
-        self._work = work
+        self._rules = rules
+        self._context = context
         self._stack = stack
         self._unpacks = unpacks
-        self._keeps = keeps
-        self._facts: dict[str, Fields] = {}
-        self._kinds: list[str] = []
+        self._walk = Walk(origin.root, origin.ignore, rules, context.digests)
+        self._parts: list[Part] = []
 
-    def read(self, text: str, heredoc: Heredoc | None) -> None:
-        """One source."""
-        if heredoc is not None:
-            self._add_text(heredoc)
-        elif self._unpacks and text.startswith(("http://", "https://")):
-            self._add_url(text)
-        elif self._unpacks and (text.startswith("git@") or text.endswith(".git")):
+    def finish(self) -> None:
+        """Wait for what is read beside."""
+        self._walk.finish()
+
+    def read_all(self, instruction: Instruction) -> None:
+        """Read all sources."""
+        heredocs = {f"<<{one.name}": one for one in instruction.heredocs}
+        for text in instruction.arguments[:-1]:
+            if (heredoc := heredocs.get(text.replace("<<-", "<<", 1))) is not None:
+                self._parts.append(self._of_heredoc(heredoc))
+            elif self._unpacks and text.startswith(_URLS) and not text.endswith(".git"):
+                self._parts.append(self._of_url(text))
+            elif text.startswith((*_URLS, *_GIT)):
+                raise _refused(instruction.word, text)
+            else:
+                self._parts += [self._of_found(found) for found in self._origin.find(text)]
+        if not self._parts:
             raise BuildError(
-                f"ADD of a git repository is not done: {text}",
-                resolution="clone it into the context first",
+                f"{instruction.word} failed: no source files were specified: nothing matches"
+                f" {' '.join(instruction.arguments[:-1])}",
+                resolution="* and ? match no slash; a .dockerignore may leave out what matches",
             )
-        else:
-            for found in self._origin.find(text):
-                self._add(found)
 
-    def result(self) -> Prepared:
-        """What was read."""
-        hashed = hashlib.sha256()
-        for path, fields in self._facts.items():
-            for one in (path, *fields):
-                data = str(one).encode(errors="surrogateescape")
-                hashed.update(b"%d:%b" % (len(data), data))
-        digest = hashed.hexdigest()
-        kind = self._kinds[0] if len(self._kinds) == 1 else "multi"
-        return Prepared(digest, self._facts, f"{kind}:{digest}", self._work)
+    def _of_heredoc(self, heredoc: Heredoc) -> Part:
+        return made_part(heredoc.name, 0o644, time.time(), self._rules, heredoc.content.encode())
 
-    def _add_text(self, heredoc: Heredoc) -> None:
-        data = heredoc.content.encode()
-        self._facts[heredoc.name] = _text_fields(data, 0o644)
-        self._kinds.append("file")
-        self._work.add_data(heredoc.name, data, 0o644, None)
-
-    def _add_url(self, url: str) -> None:
+    def _of_url(self, url: str) -> Part:
         from storagedrivers.build import remote
 
-        fetched = self._stack.enter_context(remote.fetched(url))
-        self._facts[fetched.name] = ("file", 0o600, 0, 0, fetched.size, fetched.digest)
-        self._kinds.append("file")
-        if not fetched.name and not self._work.is_directory:
-            raise BuildError(f"cannot determine filename from url: {url}")
-        self._work.add_open_file(fetched.name, fetched.fd, 0o600, fetched.modified)
+        fd = self._stack.enter_context(self._context.scratch())
+        return remote.fetched(url, fd, self._rules)
 
-    def _add(self, found: Found) -> None:
-        if found.is_directory:
-            fd = self._origin.open(found.path, os.O_RDONLY | os.O_DIRECTORY)
-            self._stack.callback(os.close, fd)
-            items = [*self._walk(fd, found.path)]
-            self._kinds.append("dir")
-            self._work.add_tree(Tree(fd, found.path, tuple(items)))
-            return
-        above, name = posixpath.split(found.path)
-        fd = self._origin.open(above, os.O_RDONLY | os.O_DIRECTORY)
+    def _of_found(self, found: Found) -> Part:
+        above = found.path if found.is_directory else posixpath.dirname(found.path)
+        try:
+            fd = tree.open_below(self._origin.root, above, mounts=True)
+        except OSError as error:
+            raise changed(found.path) from error
         self._stack.callback(os.close, fd)
-        item = self._item(fd, name, name, found.path)
-        self._kinds.append("file")
-        if self._unpacks and item.is_file and copying.is_tar(fd, name):
-            self._work.add_archive(Tree(fd, found.path, (item,)))
-        else:
-            self._work.add_file(Tree(fd, found.path, (item,)), found.name)
+        if found.is_directory:
+            return Part(DIRECTORY, "", self._walk.directory(fd, found.path))
+        read = self._walk.file(fd, found.path)
+        if self._unpacks and read.items:
+            from storagedrivers.build import archives
 
-    def _walk(self, top: int, above: str) -> Iterator[Item]:
-        """What is in a directory, parents first, in the order of the names."""
-        todo = [""]
-        while todo:
-            path = todo.pop()
-            with tree.opened_below(top, path, mounts=True) as fd:
-                names = sorted(os.listdir(fd))
-                children = []
-                for name in names:
-                    child = f"{path}/{name}" if path else name
-                    whole = f"{above}/{child}" if above else child
-                    hidden = self._origin.is_hidden(whole)
-                    item = self._entered(fd, name, child, whole, hidden=hidden)
-                    if item is None:
-                        continue
-                    if item.is_directory:
-                        children.append(child)
-                    if not hidden or item.is_directory:
-                        yield item
-                todo += reversed(children)
+            if archives.is_archive(read):
+                return Part(ARCHIVE, "", read)
+        return Part(FILE, found.name, read)
 
-    def _entered(self, fd: int, name: str, child: str, whole: str, *, hidden: bool) -> Item | None:
-        """One name of a directory; None for what is left out, with all that is in it."""
-        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        if stat.S_ISSOCK(status.st_mode):
-            return None
-        if hidden:
-            ignore = self._origin.ignore
-            assert ignore is not None
-            if not (stat.S_ISDIR(status.st_mode) and ignore.enters(whole)):
-                return None
-        return self._item(fd, name, child, whole)
-
-    def _item(self, fd: int, name: str, path: str, whole: str) -> Item:
-        """One entry, with its digest; a file is opened once and looked at before and after."""
-        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        kind, extra, digest = stat.S_IFMT(status.st_mode), "", ""
-        if stat.S_ISREG(status.st_mode):
-            digest = _digest(fd, name, status, whole)
-        elif stat.S_ISLNK(status.st_mode):
-            extra = os.readlink(name, dir_fd=fd)
-        elif kind not in _KINDS:
-            raise BuildError(f"{whole} is a socket, which no layer can hold")
-        mode = stat.S_IMODE(status.st_mode)
-        uid, gid = (status.st_uid, status.st_gid) if self._keeps else (0, 0)
-        size = extra or (status.st_size if digest else 0)
-        self._facts[whole] = (_KINDS[kind], mode, uid, gid, size, digest)
-        return Item(path, status, extra)
+    def result(self, instruction: Instruction, workdir: str) -> Prepared:
+        """What was read, and is to be copied."""
+        target = _target(instruction, workdir, several=len(self._parts) > 1)
+        hashed = hashlib.sha256()
+        facts: dict[str, Fields] = {}
+        for part in self._parts:
+            data = part.describe(facts)
+            hashed.update(b"%d:%b" % (len(data), data))
+        digest = hashed.hexdigest()
+        kind = "multi"
+        if len(self._parts) == 1:
+            kind = DIRECTORY if self._parts[0].how == DIRECTORY else FILE
+        copies = Copies(tuple(self._parts), self._rules, target, instruction.word)
+        return Prepared(digest, facts, f"{kind}:{digest}", copies)
 
 
-def _text_fields(data: bytes, mode: int) -> Fields:
-    return ("file", mode, 0, 0, len(data), hashlib.sha256(data).hexdigest())
+def _target(instruction: Instruction, workdir: str, *, several: bool) -> str:
+    """The destination, absolute; with a slash at its end where it has to be a directory."""
+    text = instruction.arguments[-1]
+    is_directory = text.endswith("/") or posixpath.normpath(text) == "."
+    if several and not is_directory:
+        word = instruction.word
+        raise BuildError(
+            f"When using {word} with more than one source file, the destination must be a directory"
+            " and end with a /",
+            resolution=f"write {text}/",
+        )
+    path = posixpath.normpath(posixpath.join("/", workdir, text)).lstrip("/")
+    return f"/{path}/" if path and is_directory else f"/{path}"
 
 
-def _digest(directory: int, name: str, status: os.stat_result, path: str) -> str:
-    fd = tree.open_regular(directory, name)
-    if fd is None:
-        raise copying.changed(path)
-    with open(fd, "rb", buffering=0) as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if copying.stamp(os.fstat(fd)) != copying.stamp(status):
-            raise copying.changed(path)
-    return digest
+def _refused(word: str, source: str) -> BuildError:
+    if word == "COPY":
+        return BuildError(
+            "COPY failed: source can't be a URL for COPY", resolution=f"write ADD {source}"
+        )
+    return BuildError(
+        f"ADD failed: {source} is a git repository, and none is cloned",
+        resolution="clone it into the build context",
+    )

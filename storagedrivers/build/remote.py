@@ -3,73 +3,81 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import posixpath
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import closing
+from http.client import HTTPException, HTTPResponse
+from typing import TYPE_CHECKING
 
+from storagedrivers.build.items import Part, Rules, made_part
 from storagedrivers.errors import BuildError
 
+if TYPE_CHECKING:
+    from email.message import Message
+
 _TIMEOUT = 60.0  # seconds that a server may say nothing
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20  # bytes
 _LARGEST = 1 << 36  # bytes
+_MODE = 0o600
 
 
-class Fetched(NamedTuple):
-    """A file that was fetched.
+def fetched(url: str, fd: int, rules: Rules) -> Part:
+    """What is at a URL, written to the empty file *fd*.
 
-    Attributes:
-        fd: it, open, without a name.
-        name: the last part of the URL's path.
-        size: bytes.
-        digest: sha256 of its content.
-        modified: when, as the server says; None where it does not.
-    """
-
-    fd: int
-    name: str
-    size: int
-    digest: str
-    modified: float | None
-
-
-@contextmanager
-def fetched(url: str) -> Iterator[Fetched]:
-    """Have a file of the network.
+    It is called as the path of the URL ends, or as the server says where that has no name.
 
     Raises:
-        BuildError: it is not there.
+        BuildError: it is not there, or too large.
     """
-    import urllib.error
-    import urllib.parse
-    import urllib.request
+    from urllib.error import HTTPError, URLError
+    from urllib.request import urlopen
+
+    try:
+        with closing(urlopen(url, timeout=_TIMEOUT)) as answer:
+            digest, size = _received(url, answer, fd)
+            headers = answer.headers
+    except HTTPError as error:
+        with error:
+            raise BuildError(
+                f"ADD failed: failed to GET {url} with status {error.code} {error.reason}",
+                resolution="see whether the URL is right",
+            ) from error
+    except (URLError, OSError, HTTPException, ValueError) as error:
+        raise BuildError(
+            f"ADD failed: {url} cannot be fetched: {getattr(error, 'reason', error)}",
+            resolution="look at the URL and the network, or put the file into the build context",
+        ) from error
+    part = made_part(_name(url, headers), _MODE, _modified(headers), rules, opened=fd)
+    (item,) = part.tree.items
+    item.digest, item.size = digest, size
+    return part
+
+
+def _received(url: str, answer: HTTPResponse, fd: int) -> tuple[str, int]:
+    """Write what comes; its digest and its size."""
+    hashed, size = hashlib.sha256(), 0
+    with open(fd, "wb", closefd=False) as file:
+        while data := answer.read(_CHUNK):
+            hashed.update(data)
+            size += file.write(data)
+            if size > _LARGEST:
+                raise BuildError(f"ADD failed: {url} has more than {_LARGEST} bytes")
+    return hashed.hexdigest(), size
+
+
+def _name(url: str, headers: Message) -> str:
+    from urllib.parse import unquote, urlsplit
+
+    for name in (posixpath.basename(unquote(urlsplit(url).path)), headers.get_filename() or ""):
+        if name not in ("", ".", "..") and not {"/", "\0"} & {*name}:
+            return name
+    return ""
+
+
+def _modified(headers: Message) -> float:
+    """When it was changed last; 0 where the server does not say."""
     from email.utils import parsedate_to_datetime
 
-    name = posixpath.basename(urllib.parse.unquote(urllib.parse.urlsplit(url).path))
-    if name in (".", "..") or "/" in name or "\0" in name:
-        name = ""
-    hashed, size = hashlib.sha256(), 0
-    with tempfile.TemporaryFile() as file:
-        try:
-            with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
-                said = answer.headers.get("Last-Modified")
-                while data := answer.read(_CHUNK):
-                    hashed.update(data)
-                    size += file.write(data)
-                    if size > _LARGEST:
-                        raise BuildError(f"ADD failed: {url} does not end")
-        except (urllib.error.URLError, OSError, ValueError) as error:
-            raise BuildError(
-                f"ADD failed: {url} cannot be fetched: {error}",
-                resolution="look at the URL and the network, or put the file into the context",
-            ) from error
-        file.flush()
-        os.lseek(file.fileno(), 0, os.SEEK_SET)
-        modified = None
-        try:
-            modified = parsedate_to_datetime(said).timestamp() if said else None
-        except (TypeError, ValueError):
-            pass
-        yield Fetched(file.fileno(), name, size, hashed.hexdigest(), modified)
+    try:
+        return parsedate_to_datetime(headers["Last-Modified"] or "").timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return 0.0

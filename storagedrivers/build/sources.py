@@ -49,10 +49,10 @@ class Origin:
         self._word = word
 
     def find(self, text: str) -> list[Found]:
-        """What a source means.
+        """What a source means; of a pattern it may be nothing.
 
         Raises:
-            BuildError: nothing, or something outside.
+            BuildError: it is not there, or outside.
         """
         path = posixpath.normpath(text.lstrip("/"))
         if path == ".." or path.startswith("../"):
@@ -62,13 +62,7 @@ class Origin:
             )
         if not patterns.has_special(path):
             return [self._one("" if path == "." else path)]
-        found = [self._one(one) for one in self._matches(path)]
-        if not found:
-            raise BuildError(
-                f"{self._word} failed: no source files were specified: nothing matches {text}",
-                resolution="* and ? match no slash; a .dockerignore may leave out what matches",
-            )
-        return found
+        return [self._one(one) for one in self._matches(path)]
 
     def _one(self, path: str) -> Found:
         with Root(f"/proc/self/fd/{self.root}") as root:
@@ -118,9 +112,7 @@ class Origin:
 
     # Errors
 
-    def _missing(
-        self, path: str, real: str, links: tuple[str, ...], *, hidden: bool
-    ) -> BuildError:
+    def _missing(self, path: str, real: str, links: tuple[str, ...], *, hidden: bool) -> BuildError:
         """The error for what is not there."""
         if not self._is_context:
             text = f"{self._word} failed: stat {path}: file does not exist"
@@ -135,8 +127,8 @@ class Origin:
             link = links[-1].strip("/")
             return BuildError(
                 text,
-                resolution=f"{link} is a symlink that leads to nothing inside, but to"
-                f" {self._target(link)}; put that there and name it",
+                resolution=f"{link} is a symlink to {self._target(link)}, and no symlink is followed"
+                " out of what is copied from: name what is inside",
             )
         directory, _, name = real.rpartition("/")
         close = did_you_mean(name, self._names(directory))

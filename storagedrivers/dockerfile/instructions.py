@@ -105,7 +105,7 @@ class Dockerfile(NamedTuple):
         escape: the character that continues lines and takes meaning away from others.
         notes: what the user should know.
         name: its name, for messages.
-        lines: as they are, for messages.
+        lines: all of it, for messages: without what a terminal would obey.
     """
 
     stages: tuple[Stage, ...]

@@ -69,7 +69,6 @@ class Lines:
         self._lines = text.removeprefix("\ufeff").split("\n")
         if not self._lines[-1]:
             self._lines.pop()
-        self._open_end = not text.endswith("\n")
         self._name = name
         self._seen: set[str] | None = set()  # None: directives are over
         self.escape = "\\"
@@ -78,7 +77,7 @@ class Lines:
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """All lines, for messages."""
+        """All lines, for messages: without what a terminal would obey."""
         return tuple(printable(line.rstrip("\r")) for line in self._lines)
 
     def next(self) -> Line | None:

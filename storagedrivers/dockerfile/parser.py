@@ -26,6 +26,7 @@ _EXPANDED = (
     *("STOPSIGNAL", "USER", "VOLUME", "WORKDIR"),
 )
 _NO_TRIGGERS = ("FROM", "MAINTAINER", "ONBUILD")
+_LISTS = ("ADD", "COPY", "VOLUME")  # whose words are cut at blanks, quoted ones too
 _LONGEST_SHOWN = 100
 
 
@@ -108,6 +109,13 @@ def _without_stage(name: str, has_instructions: bool) -> DockerfileError:
     return DockerfileError(
         f"{name}: file with {why}", resolution="begin a stage with a FROM: FROM scratch"
     )
+
+
+def _meant(word: str) -> str | None:
+    """What to do about a word that is no instruction."""
+    if any(one.isspace() for one in word):
+        return "type the space in it anew: it is not a plain one"
+    return did_you_mean(word, WORDS)
 
 
 class _Stage(NamedTuple):
@@ -194,7 +202,7 @@ class _Reader:
                 at,
                 width=len(word),
                 expected=f"one of {', '.join(WORDS)}",
-                resolution=did_you_mean(word[:_LONGEST_SHOWN], WORDS),
+                resolution=_meant(word[:_LONGEST_SHOWN]),
             )
         return word, found.end()
 
@@ -203,7 +211,7 @@ class _Reader:
         arguments = cut(word, Rest(self._text, rest, self._lines.escape))
         checked = flags.checked(word, given)
         if word in _EXPANDED:
-            self._check(arguments.words, rest)
+            self._check(word, arguments.words, rest)
         if arguments.rest:
             self._lines.notes.append(
                 f"line {self._line.first}: what stands behind the JSON is ignored: "
@@ -219,12 +227,14 @@ class _Reader:
             last_line=self._lines.last,
         )
 
-    def _check(self, arguments: Sequence[str], at: int) -> None:
+    def _check(self, word: str, arguments: Sequence[str], at: int) -> None:
         """Find now what could not be expanded later."""
         for one in arguments:
             try:
                 words.check(one, self._lines.escape)
             except Fault as fault:
+                if word in _LISTS and "-quote" in fault.message:
+                    fault.resolution = f'write names with blanks as JSON: {word} ["a b", "/c"]'
                 raise fault.moved(max(self._text.find(one, at), at)) from None
 
     def _onbuild(self, instruction: Instruction) -> Instruction:

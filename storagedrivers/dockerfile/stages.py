@@ -172,7 +172,7 @@ class _Resolver:
     def _source(self, stage: Stage, instruction: Instruction, source: str) -> int | str:
         number = self._numbers.get(source.lower())
         if number is None and _NUMBER.fullmatch(source):
-            number = int(source[:_DIGITS])
+            number = int(source) if len(source) <= _DIGITS else -1
             if not 0 <= number < stage.number:
                 itself = number == stage.number
                 why = "refers to current build stage" if itself else "index out of bounds"

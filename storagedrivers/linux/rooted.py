@@ -296,7 +296,10 @@ def _make_directory(parent: int, name: str) -> int:
         os.mkdir(name, 0o755, dir_fd=parent)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(name, flags, dir_fd=parent)
-    os.fchmod(fd, 0o755)  # whatever the umask is
+    setgid = os.fstat(fd).st_mode & stat.S_ISGID
+    if setgid:  # the directory that it is in passes it on, and its group
+        os.fchown(fd, -1, os.getegid())
+    os.fchmod(fd, 0o755 | setgid)  # whatever the umask is
     return fd
 
 

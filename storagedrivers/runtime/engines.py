@@ -117,6 +117,10 @@ class Engine(ABC):
     def delete(self, bundle: Bundle) -> None:
         """End what is left of a run, and forget it; idempotent."""
 
+    @abstractmethod
+    def running(self, bundle: Bundle) -> list[int]:
+        """The processes of the engine that run, or are about to run, the container."""
+
     def hooks(self, bundle: Bundle, rootfs: str) -> dict[str, Any]:
         """The part of config.json of that name."""
         return {}
@@ -174,6 +178,10 @@ class OciEngine(Engine):
             remove_cgroup(path)
         with suppress(OSError):
             os.rmdir(self._root(bundle))
+
+    def running(self, bundle: Bundle) -> list[int]:
+        """Those with a state of its own."""
+        return processes.started_with(self._root(bundle), bundle.directory)
 
     def hooks(self, bundle: Bundle, rootfs: str) -> dict[str, Any]:
         """Without a cgroup that limits them, devices of the image cannot be opened."""
@@ -273,13 +281,16 @@ class Unshare(Engine):
 
     def delete(self, bundle: Bundle) -> None:
         """The end of the first process is that of its namespace."""
-        if not os.path.exists(bundle.birth):  # whoever started it was killed before it knew
-            processes.end_all(processes.started_with(_MODULE, bundle.config))
         with suppress(RuntimeFailedError):
             pid = read_pid(bundle)
             if processes.is_first_of_namespace(pid):
                 # Who waits for it is in the container's mount namespace, too.
                 processes.end(pid, processes.parent(pid))
+
+
+    def running(self, bundle: Bundle) -> list[int]:
+        """Those that read its config.json."""
+        return processes.started_with(_MODULE, bundle.config)
 
 
 def _inside(*words: str) -> list[str]:

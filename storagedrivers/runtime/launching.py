@@ -139,7 +139,7 @@ class Launch:
             finally:
                 for child in children:
                     if child.poll() is None:
-                        child.kill()
+                        processes.end_all([child.pid])
                         child.wait()
         if words := outcome.read_errors(bundle.errors):
             raise outcome.failure(command(self._container.config)[0], engine.name, words)

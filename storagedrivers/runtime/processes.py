@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from storagedrivers.errors import RuntimeFailedError
-from storagedrivers.linux.mountinfo import mount_namespaces, read_mountinfo
 
 if TYPE_CHECKING:
     import subprocess
@@ -124,25 +123,6 @@ def await_end(*pids: int) -> None:
     deadline = time.monotonic() + _LONGEST_STOP
     while any(map(_is_there, pids)) and time.monotonic() < deadline:
         time.sleep(_PAUSE)
-
-
-def end_all_that_see(mountpoint: str) -> None:
-    """Have :func:`end_all` end every process in whose mount namespace something is mounted at
-    *mountpoint*. This one's own namespace is left alone.
-    """
-    path = os.path.realpath(mountpoint)
-    found: dict[int, bool] = {}
-    doomed = []
-    for pid, namespace in mount_namespaces():
-        if pid == "self":
-            found[namespace] = False
-        if namespace not in found:
-            with suppress(*_GONE):  # it ended: the next in it tells
-                mounts = read_mountinfo(f"/proc/{pid}/mountinfo")
-                found[namespace] = any(one.mountpoint == path for one in mounts)
-        if found.get(namespace):
-            doomed.append(int(pid))
-    end_all(doomed)
 
 
 def started_with(*words: str) -> list[int]:

@@ -112,10 +112,11 @@ def clear(containers: ContainerStore, container: Container) -> None:
     bundle = bundle_of(containers, container)
     status = read_status(bundle.directory)
     if status.engine and status.finished is None:
-        if os.path.isdir(rootfs := bundle.rootfs):
-            processes.end_all_that_see(rootfs)  # engines that were about to start it
         with suppress(RuntimeFailedError):  # an engine that is gone, after the boot as a rule
-            engines.choose(status.engine).delete(bundle)
+            engine = engines.choose(status.engine)
+            if os.path.isdir(bundle.rootfs):  # of a build: it may not even be started
+                processes.end_all(engine.running(bundle))
+            engine.delete(bundle)
         write_status(
             bundle.directory,
             status._replace(finished=time.time(), exit_code=LOST, error="its monitor was killed"),

@@ -1,4 +1,4 @@
-"""Dockerfiles with their contexts, of every instruction and flag, and of the shapes that people have.
+"""Dockerfiles with their contexts, of every instruction and flag, and of shapes that people have.
 
 All begin with the image ``base`` or with nothing, and need no network.
 """

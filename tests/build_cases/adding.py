@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 
 import archives
-from build_cases.contexts import TIME, Case, directory, file, tar, tar_of
 
+from build_cases.contexts import TIME, Case, directory, file, tar, tar_of
 from storagedrivers.testing.trees import CAPABILITY
 
 _KINDS = tar(
@@ -66,7 +66,9 @@ ADD --chown=svc:svc kinds.tar /chowned/
         "an archive over what is there",
         """\
 FROM base
-RUN mkdir -m 700 /have /have/dir /have/real && touch /have/dir/old /have/gone /have/file && ln -s real /have/through && ln -s real /have/entry && ln -s file /have/filelink && chown -R svc /have
+RUN mkdir -m 700 /have /have/dir /have/real && touch /have/dir/old /have/gone /have/file \\
+    && ln -s real /have/through && ln -s real /have/entry && ln -s file /have/filelink \\
+    && chown -R svc /have
 ADD over.tar /have/
 """,
         {

@@ -7,8 +7,8 @@ import os
 import tarfile
 
 import running
-from build_cases.contexts import TIME
 
+from build_cases.contexts import TIME
 from storagedrivers.storage import Storage
 from storagedrivers.testing.trees import CAPABILITY
 
@@ -32,7 +32,9 @@ def _tar() -> bytes:
     buffer = io.BytesIO(data)
     with tarfile.open(fileobj=buffer, mode="a", format=tarfile.PAX_FORMAT) as archive:
 
-        def add(name: str, kind: bytes = tarfile.DIRTYPE, content: bytes = b"", **more: object) -> None:
+        def add(
+            name: str, kind: bytes = tarfile.DIRTYPE, content: bytes = b"", **more: object
+        ) -> None:
             entry = tarfile.TarInfo(name)
             entry.type, entry.size, entry.mtime = kind, len(content), TIME - 1000
             entry.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644

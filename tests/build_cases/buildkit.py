@@ -129,7 +129,7 @@ RUN --mount=type=cache,target=/cache echo "$(ls /cache)" >five && echo kept >/ca
 RUN --mount=type=cache,target=/cache,ro ls /cache >six
 RUN --mount=type=cache,id=own,target=/cache,uid=12,gid=34,mode=0750 stat -c '%u:%g %a' /cache >seven
 RUN --mount=type=tmpfs,target=/tmpfs,size=1m echo lost >/tmpfs/lost && ls /tmpfs >eight
-RUN --mount=type=bind,from=base,source=/etc,target=/base-etc cut -d: -f1 /base-etc/group | head -n 1 >nine
+RUN --mount=type=bind,from=base,source=/etc,target=/e cut -d: -f1 /e/group | head -n 1 >nine
 RUN --network=none ls /sys/class/net >ten
 RUN --mount=type=tmpfs,target=/a --mount=type=bind,source=tree/x,target=/a/b cat /a/b >eleven
 """,

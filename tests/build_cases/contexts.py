@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import archives
@@ -58,7 +59,7 @@ class Case(NamedTuple):
 
     name: str
     dockerfile: str | bytes | None
-    files: Files = {}
+    files: Files = MappingProxyType({})
     build_args: Mapping[str, str] = {}
     labels: Mapping[str, str] = {}
     target: str | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from build_cases.contexts import Case, directory, file, hard_link, program, symlink
-
 from storagedrivers.testing.trees import CAPABILITY
 
 _TREE = {
@@ -119,7 +118,9 @@ COPY again/file /w/flink2
         "links in the destination",
         """\
 FROM base
-RUN mkdir -p /real/sub /w && ln -s /real /absolute && ln -s ../real /w/relative && ln -s ../../../../real /w/climbing && echo old >/real/target && ln -s /real/target /w/filelink
+RUN mkdir -p /real/sub /w && ln -s /real /absolute && ln -s ../real /w/relative \\
+    && ln -s ../../../../real /w/climbing && echo old >/real/target \\
+    && ln -s /real/target /w/filelink
 COPY file /absolute/
 COPY file /absolute/one
 COPY file /w/relative/two
@@ -191,7 +192,9 @@ COPY --chown=svc file here/
         "from a stage",
         """\
 FROM base AS Build
-RUN mkdir -p /out/sub && echo x >/out/sub/x && ln /out/sub/x /out/y && chmod 700 /out && chown 5:6 /out/sub && ln -s sub/x /out/link && mkdir /out/empty && chmod 2711 /out/sub && chmod 4711 /out/y
+RUN mkdir -p /out/sub && echo x >/out/sub/x && ln /out/sub/x /out/y && chmod 700 /out \\
+    && chown 5:6 /out/sub && ln -s sub/x /out/link && mkdir /out/empty && chmod 2711 /out/sub \\
+    && chmod 4711 /out/y
 FROM base
 COPY --from=build /out /out
 COPY --from=build out/ /relative

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import archives
+
 from build_cases.contexts import Case, directory, symlink
 
 _FILES = {

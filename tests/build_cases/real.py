@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import archives
+
 from build_cases.contexts import TIME, Case, directory, file, program, symlink, tar, tar_of
 
 _APT = """\
@@ -22,7 +23,10 @@ install)
         printf 'Package: %s\\nStatus: install ok installed\\n\\n' $name >>/var/lib/dpkg/status
         echo $name >/var/cache/apt/archives/$name.deb
     done ;;
-purge) shift; for name; do sed 's,^,/,' /var/lib/dpkg/info/$name.list | xargs rm; rm /var/lib/dpkg/info/$name.list; done ;;
+purge)
+    cd /var/lib/dpkg/info
+    shift
+    for name; do sed 's,^,/,' $name.list | xargs rm; rm $name.list; done ;;
 clean) rm -f /var/cache/apt/archives/*.deb ;;
 esac
 """
@@ -80,7 +84,7 @@ ENTRYPOINT ["gunicorn"]
 CMD ["--bind", "0.0.0.0:8000", "shop.wsgi"]
 """,
         {
-            ".dockerignore": "**/__pycache__\n*.pyc\n.git\n.venv\nwheels\n!wheels/*.gz\nDockerfile\n",
+            ".dockerignore": "**/__pycache__\n*.pyc\n.git\n.venv\nwheels\n!wheels/*.gz\n",
             "requirements.txt": "# the shop\nflask==2.0\nrequests==1.1 # pinned\n",
             "wheels/flask-2.0.tar.gz": tar_of("gz", flask____init__="import this\n"),
             "wheels/requests-1.1.tar.gz": tar_of("gz", requests__api="get = 1\n"),
@@ -191,7 +195,8 @@ ENV PG_MAJOR 15
 ENV PG_VERSION $PG_MAJOR.4
 ENV PGDATA /var/lib/postgresql/data
 # this 1777 will be replaced by 0700 at runtime
-RUN mkdir -p /var/run/postgresql "$PGDATA" && chown -R postgres:postgres /var/run/postgresql "$PGDATA" && chmod 1777 "$PGDATA"
+RUN mkdir -p /var/run/postgresql "$PGDATA" \\
+    && chown -R postgres:postgres /var/run/postgresql "$PGDATA" && chmod 1777 "$PGDATA"
 VOLUME /var/lib/postgresql/data
 COPY docker-entrypoint.sh /usr/local/bin/
 COPY init/* /docker-entrypoint-initdb.d/
@@ -278,7 +283,8 @@ FROM base as builder
 WORKDIR application
 ARG JAR_FILE=target/*.jar
 COPY ${JAR_FILE} application.jar
-RUN for layer in dependencies loader application; do mkdir -p $layer/BOOT; tar -xf application.jar -C $layer $layer.txt; done
+RUN for layer in dependencies loader application; do mkdir -p $layer/BOOT; \\
+    tar -xf application.jar -C $layer $layer.txt; done
 
 FROM base
 VOLUME /tmp

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from build_cases.contexts import Case, program
-
 from storagedrivers.oci.platforms import host_platform
 
 _HERE = f"linux/{host_platform().architecture}"
@@ -31,8 +30,12 @@ RUN if [ -e /six ]; then \
         """\
 FROM base
 COPY tree /tree
-RUN cd /tree && rm a && rm -r gone && chmod 4711 setuid && chown 5:6 owned && mv moved elsewhere && ln linked sub/hard && ln -s linked sub/soft && mkfifo -m 640 pipe && mkdir -p new/deep && echo more >>grows && rm -r file && mkdir file && rm dir/x && rmdir dir && touch dir
-RUN cd /kinds && chmod 700 sticky && rm second link && echo x >>capable && mv setgid moved && chgrp 9 ../var/pipe
+RUN cd /tree && rm a && rm -r gone && chmod 4711 setuid && chown 5:6 owned \\
+    && mv moved elsewhere && ln linked sub/hard && ln -s linked sub/soft \\
+    && mkfifo -m 640 pipe && mkdir -p new/deep && echo more >>grows && rm -r file \\
+    && mkdir file && rm dir/x && rmdir dir && touch dir
+RUN cd /kinds && chmod 700 sticky && rm second link && echo x >>capable && mv setgid moved \\
+    && chgrp 9 ../var/pipe
 RUN rm -r /tree/sub /kinds/moved && mkdir /tree/sub && touch /tree/sub/anew
 RUN umask >/umask && umask 077 && touch /private && mkdir /private-directory
 """,
@@ -57,7 +60,8 @@ RUN :
         "RUN leaves no trace",
         """\
 FROM base AS made
-RUN echo x >/dev/shm/x; echo y >/dev/y 2>/dev/null; cat /etc/hosts /etc/resolv.conf /proc/mounts >/dev/null; touch /run-was-here
+RUN echo x >/dev/shm/x; echo y >/dev/y 2>/dev/null; \\
+    cat /etc/hosts /etc/resolv.conf /proc/mounts >/dev/null; touch /run-was-here
 FROM scratch
 COPY --from=base /bin /bin
 COPY --from=base /lib /lib
@@ -73,8 +77,10 @@ FROM base
 ENV A=b
 ARG C=d
 WORKDIR /where
-RUN env | grep -vE '^(HOSTNAME|SHLVL|_)=' | sort >/env; id >/id; pwd >/pwd; ulimit -c >/core; umask >>/core
-RUN grep -E '^(Cap|Seccomp:|NoNewPrivs)' /proc/self/status >/status; readlink /proc/self/fd/0 >/stdin; ls /dev | grep -v console | sort >/dev.list
+RUN env | grep -vE '^(HOSTNAME|SHLVL|_)=' | sort >/env; id >/id; pwd >/pwd; ulimit -c >/core; \\
+    umask >>/core
+RUN grep -E '^(Cap|Seccomp:|NoNewPrivs)' /proc/self/status >/status; \\
+    readlink /proc/self/fd/0 >/stdin; ls /dev | grep -vE 'console|core' | sort >/dev.list
 RUN cat && echo nothing to read >/read
 RUN sleep 1000 >/dev/null 2>&1 &
 RUN ps | grep -c [s]leep >/ps || true
@@ -86,7 +92,9 @@ RUN ps | grep -c [s]leep >/ps || true
 FROM base AS build
 WORKDIR /src
 COPY main.c Makefile ./
-RUN sed -n 's/.*"\\(.*\\)".*/\\1/p' main.c >text && mkdir -p out/bin && printf '#!/bin/sh\\necho "%s"\\n' "$(cat text)" >out/bin/hello && chmod 755 out/bin/hello
+RUN sed -n 's/.*"\\(.*\\)".*/\\1/p' main.c >text && mkdir -p out/bin \\
+    && printf '#!/bin/sh\\necho "%s"\\n' "$(cat text)" >out/bin/hello \\
+    && chmod 755 out/bin/hello
 FROM scratch
 COPY --from=build /src/out/bin/hello /hello
 ENTRYPOINT ["/hello"]

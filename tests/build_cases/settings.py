@@ -176,7 +176,7 @@ HEALTHCHECK --interval=1m30s --timeout=500ms --start-period=2h --retries=5 CMD [
     ),
     Case(
         "HEALTHCHECK in the shell form",
-        "FROM base\nHEALTHCHECK --interval=5s CMD test -f /x &&  echo 'a b'\nSHELL [\"/bin/ash\"]\n",
+        "FROM base\nHEALTHCHECK --interval=5s CMD test -f /x &&  echo 'a b'\n",
     ),
     Case(
         "ONBUILD",
@@ -198,7 +198,7 @@ LABEL last=1
     ),
     Case(
         "ONBUILD stays in the image",
-        'FROM base\nONBUILD ADD . /app\nONBUILD RUN make \\\n  all\nONBUILD ENTRYPOINT ["a", "b"]\n',
+        'FROM base\nONBUILD ADD . /app\nONBUILD RUN make \\\n all\nONBUILD ENTRYPOINT ["a", "b"]\n',
     ),
     Case(
         "SHELL",

@@ -83,9 +83,7 @@ def test_neither_builds_it(case: Case, ours: Storage, dockers: Daemons, context:
 
 
 @_by_name(NEWER)
-def test_what_the_classic_builder_does_not_know(
-    case: Case, ours: Storage, context: Path
-) -> None:
+def test_what_the_classic_builder_does_not_know(case: Case, ours: Storage, context: Path) -> None:
     write_context(case, context)
     image = build_by_us(ours, case, context)
     with ours.images.mounted("base") as top:

@@ -121,6 +121,11 @@ class _Adding(Extraction):
                 f"it cannot be made: {error.strerror}", entry=entry.name
             ) from error
 
+    def _link(self, entry: Entry, parent: int, name: bytes) -> None:
+        super()._link(entry, parent, name)
+        # It may be a file that was there.
+        os.utime(name, ns=(entry.mtime_ns,) * 2, dir_fd=parent, follow_symlinks=False)
+
     def _note(self, parts: list[bytes]) -> None:
         """Remember that something was made, and what is above it."""
         path = b"/".join(parts)

@@ -98,7 +98,7 @@ class Item:
         self.kind = stat.S_IFMT(mode)
         self.mode = rules.mode_of(mode) if self.kind != stat.S_IFLNK else 0o777
         self.owner = rules.owner or (status.st_uid, status.st_gid)
-        self.mtime = int(status.st_mtime // 1)
+        self.mtime = status[stat.ST_MTIME]
         self.size = 0
         self.digest = ""
         self.link = ""
@@ -145,6 +145,11 @@ class Part(NamedTuple):
     how: str
     name: str
     tree: Tree
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether it came by a URL."""
+        return any(item.opened >= 0 for item in self.tree.items)
 
     def describe(self, facts: dict[str, Fields]) -> bytes:
         """All that counts of it, to be hashed; its entries are added to *facts*."""

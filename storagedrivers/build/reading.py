@@ -44,7 +44,8 @@ class Prepared(NamedTuple):
     Attributes:
         digest: of all of it, hexadecimal.
         facts: by path: kind, mode, uid, gid, size or target, digest.
-        source: what the history says of it: ``file:``, ``dir:`` or ``multi:`` and a digest.
+        source: what the history says of it: ``file:``, ``dir:``, ``multi:`` or nothing, for what
+            was fetched, and a digest.
         copies: what does it.
     """
 
@@ -200,11 +201,17 @@ class _Reading:
             data = part.describe(facts)
             hashed.update(b"%d:%b" % (len(data), data))
         digest = hashed.hexdigest()
-        kind = "multi"
-        if len(self._parts) == 1:
-            kind = DIRECTORY if self._parts[0].how == DIRECTORY else FILE
         copies = Copies(tuple(self._parts), self._rules, target, instruction.word)
-        return Prepared(digest, facts, f"{kind}:{digest}", copies)
+        return Prepared(digest, facts, f"{self._kind()}{digest}", copies)
+
+    def _kind(self) -> str:
+        """What the history has before the digest."""
+        if len(self._parts) > 1:
+            return "multi:"
+        (part,) = self._parts
+        if part.how == DIRECTORY:
+            return "dir:"
+        return "" if part.is_fetched else "file:"
 
 
 def _target(instruction: Instruction, workdir: str, *, several: bool) -> str:

@@ -127,12 +127,13 @@ class Origin:
             link = links[-1].strip("/")
             return BuildError(
                 text,
-                resolution=f"{link} is a symlink to {self._target(link)}, and no symlink is followed"
-                " out of what is copied from: name what is inside",
+                resolution=f"{link} is a symlink to {self._target(link)}, and none leads out of"
+                " what is copied from: name what is inside",
             )
         directory, _, name = real.rpartition("/")
         close = did_you_mean(name, self._names(directory))
-        return BuildError(text, resolution=close or "paths begin where the context does")
+        begin = "the build context" if self._is_context else "what it is copied from"
+        return BuildError(text, resolution=close or f"paths begin at the top of {begin}")
 
     def _target(self, link: str) -> str:
         directory, _, name = link.rpartition("/")

@@ -287,7 +287,6 @@ class Unshare(Engine):
                 # Who waits for it is in the container's mount namespace, too.
                 processes.end(pid, processes.parent(pid))
 
-
     def running(self, bundle: Bundle) -> list[int]:
         """Those that read its config.json."""
         return processes.started_with(_MODULE, bundle.config)

@@ -7,6 +7,7 @@
     <graph root>/locks/container-<id>          whoever starts, seals, moves or removes the container
     <graph root>/locks/init-<hex>              whoever makes the init layer of the image
     <graph root>/locks/volume-<name>           whoever makes, fills, mounts or removes the volume
+    <graph root>/locks/build-cache-<hex>       whoever has that cache of RUNs for itself
 
 A lock is a flock(2), which the kernel drops with its process. The file is deleted before it is
 unlocked, so a directory of locks is as large as what goes on; it holds the process's id, for those

@@ -135,10 +135,12 @@ def _seen(config: Mapping[str, Any], top: Path | None) -> Seen:
     )
 
 
-def expected(theirs: Seen, mine: Seen, case: Case) -> Seen:
-    """What should come of a case with us: what Docker made of it, and what is to differ.
+def expected(theirs: Seen, mine: Seen, empty_lines: tuple[int, ...]) -> Seen:
+    """What should come of it with us: what Docker made of it, but for directories that Docker
+    touches, because it mounts something in them, or copies nothing to them.
 
-    Docker touches directories that it mounts something in, or copies nothing to.
+    Args:
+        empty_lines: of the history, which stand for no layer with us.
     """
     touched = {
         path: replace(node, mtime_ns=mine.tree[path].mtime_ns)
@@ -146,11 +148,11 @@ def expected(theirs: Seen, mine: Seen, case: Case) -> Seen:
         if node.kind == "directory" and node.mtime_ns == NOW and path in mine.tree
     }
     history = [
-        (text, empty or number in case.empty, *more)
+        (text, empty or number in empty_lines, *more)
         for number, (text, empty, *more) in enumerate(theirs.history)
     ]
     return theirs._replace(
-        tree={**theirs.tree, **touched}, layers=theirs.layers - len(case.empty), history=history
+        tree={**theirs.tree, **touched}, layers=theirs.layers - len(empty_lines), history=history
     )
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import io
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import archives
 import pytest
 import stored
 from build_cases import CASES, FAILING, NEWER, Case, listing, write_base, write_context
+from build_cases.contexts import TIME, program, tar, tar_of
 from interop.building import build_by_docker, build_by_us, expected, seen_in_docker, seen_in_ours
 from interop.daemons import Daemons
 from interop.making import Peers
@@ -15,6 +22,7 @@ from running import usable
 
 from storagedrivers.errors import StorageDriversError
 from storagedrivers.storage import Storage
+from storagedrivers.stores.images import Image
 from storagedrivers.testing.trees import differences
 
 
@@ -61,16 +69,83 @@ def context(tmp_path: Path) -> Path:
     return tmp_path / "context"
 
 
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as it is called
+        pass
+
+
+@contextmanager
+def serving(directory: Path) -> Iterator[str]:
+    """Have a directory served; its address."""
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(_Quiet, directory=directory)
+    ) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
 @_by_name(CASES)
 def test_the_same_image(case: Case, ours: Storage, dockers: Daemons, context: Path) -> None:
     write_context(case, context)
-    theirs = seen_in_docker(dockers, build_by_docker(dockers, case, context))
     image = build_by_us(ours, case, context)
-    mine = seen_in_ours(ours, image)
-    theirs = expected(theirs, mine, case)
+    _compare(ours, image, dockers, build_by_docker(dockers, case, context), case.empty)
+    assert build_by_us(ours, case, context).id == image.id
+
+
+def _compare(
+    storage: Storage, image: Image, daemons: Daemons, other: str, empty: tuple[int, ...] = ()
+) -> None:
+    theirs, mine = seen_in_docker(daemons, other), seen_in_ours(storage, image)
+    theirs = expected(theirs, mine, empty)
     assert differences(theirs.tree, mine.tree) == []
     assert mine._replace(tree={}) == theirs._replace(tree={})
-    assert build_by_us(ours, case, context).id == image.id
+
+
+@pytest.mark.parametrize("compression", ["", "gz", "xz"])
+def test_a_context_on_standard_input(compression: str, ours: Storage, dockers: Daemons) -> None:
+    """A tar is not filtered by what is in it, and keeps what it is."""
+    text = b"FROM base\nCOPY . /all/\nCOPY --chown=svc sub/f /f\n"
+    data = tar(
+        archives.file(b"Dockerfile", text, mtime=TIME),
+        archives.file(b".dockerignore", b"sub\n", mtime=TIME),
+        archives.directory(b"sub/", mode=0o2711, uid=5, mtime=TIME),
+        archives.file(b"sub/f", b"f", mode=0o4750, uid=6, gid=7, mtime=TIME),
+        archives.hard_link(b"sub/g", b"sub/f", mode=0o4750, mtime=TIME),
+        archives.symlink(b"sub/link", b"../../..", mtime=TIME),
+        compression=compression,
+    )
+    theirs = dockers.docker("build", "--quiet", "-", data=data).decode().strip()
+    _compare(ours, ours.build(io.BytesIO(data)), dockers, theirs)
+
+
+def test_a_dockerfile_on_standard_input(ours: Storage, dockers: Daemons, context: Path) -> None:
+    files = {".dockerignore": "no*\n", "yes": "", "no": "", "Dockerfile": "FROM nowhere\n"}
+    write_context(Case("", None, files), context)
+    text = b"FROM base\nCOPY . /all/\n"
+    theirs = dockers.docker("build", "--quiet", "--file", "-", context, data=text)
+    mine = ours.build(context, dockerfile=text)
+    _compare(ours, mine, dockers, theirs.decode().strip())
+
+
+def test_what_is_downloaded(ours: Storage, dockers: Daemons, context: Path, tmp_path: Path) -> None:
+    served = {"file": "file\n", "some/archive.tar": tar_of(x="x\n"), "run.sh": program("#!\n")}
+    write_context(Case("", None, served), tmp_path / "served")
+    with serving(tmp_path / "served") as address:
+        text = f"""\
+FROM base
+ADD {address}/file /x/
+ADD {address}/some/archive.tar {address}/run.sh /many/
+ADD --chown=svc {address}/file?query=1 /renamed
+ARG WHERE={address}
+ADD $WHERE/run.sh .
+"""
+        case = Case("", text)
+        write_context(case, context)
+        theirs = build_by_docker(dockers, case, context)
+        _compare(ours, build_by_us(ours, case, context), dockers, theirs)
 
 
 @_by_name(FAILING)

@@ -315,8 +315,15 @@ class RunFailedError(BuildError):
         exit_code: the command's own; 128 and the signal that ended it.
     """
 
-    def __init__(self, brief: str, *, exit_code: int, resolution: str | None = None) -> None:
-        super().__init__(brief, resolution=resolution)
+    def __init__(
+        self,
+        brief: str,
+        *,
+        exit_code: int = 1,
+        details: str | None = None,
+        resolution: str | None = None,
+    ) -> None:
+        super().__init__(brief, details=details, resolution=resolution)
         self.exit_code = exit_code  # type: ignore[misc]
 
 

@@ -93,9 +93,11 @@ class Runs:
 
 
 @contextmanager
-def runs(directory: Path, driver: str = "overlay2") -> Iterator[Runs]:
+def runs(
+    directory: Path, driver: str = "overlay2", *, run_root: Path | None = None
+) -> Iterator[Runs]:
     """A store; in the end everything in it goes."""
-    root, run_root = directory / "root", directory / "run"
+    root, run_root = directory / "root", run_root or directory / "run"
     with Storage.open(root=root, run_root=run_root, driver=driver) as storage:
         made = Runs(storage)
         with made.lease:

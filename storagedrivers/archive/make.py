@@ -5,11 +5,11 @@ The rules are those of :mod:`storagedrivers.archive.unpack`.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
 from storagedrivers.archive.borrowed import Borrowed
+from storagedrivers.archive.faults import fault_of
 from storagedrivers.archive.header import Entry
 from storagedrivers.archive.kept import KeptWriter
 from storagedrivers.archive.merge import Deletions
@@ -37,12 +37,6 @@ _MAX_DIRECTORIES = 128 << 20  # bytes; a million directories with paths of 128
 _REGULAR = b"07\0S"
 _NO_DEVICES = "a device was left out: this process may make none"
 _IGNORED = b"V"  # a volume's label
-_ENTRYS_FAULT = frozenset(
-    (
-        *(errno.EINVAL, errno.ENAMETOOLONG, errno.EOVERFLOW),
-        *(errno.ERANGE, errno.EMLINK, errno.EFBIG),
-    )
-)
 
 
 class LayerMaker:
@@ -98,42 +92,13 @@ class LayerMaker:
                 self._entry = entry
                 try:
                     self._apply(entry)
-                except DiffError as error:
-                    if error.entry is not None:
-                        raise
-                    raise type(error)(
-                        error.brief, entry=entry.name, resolution=error.resolution
-                    ) from error
-                except (ValueError, OverflowError) as error:
-                    raise MalformedDiffError(str(error), entry=entry.name) from error
-                except OSError as error:
-                    if (fault := self._fault(entry, error)) is None:
+                except (DiffError, ValueError, OverflowError, OSError) as error:
+                    if (fault := fault_of(entry, error)) is None:
                         raise
                     raise fault from error
             self._give_back()
         finally:
             self._places.close()
-
-    @staticmethod
-    def _fault(entry: Entry, error: OSError) -> DiffError | None:
-        """What the entry asks for that cannot be; None where it is not the entry's fault."""
-        owned = entry.uid or entry.gid
-        if error.errno == errno.EINVAL and owned and namespace.in_user_namespace():
-            return DiffError(
-                f"its owner {entry.uid}:{entry.gid} is not mapped in this user namespace",
-                entry=entry.name,
-                resolution="run as root, or map the owners of the layer, which unshare --map-auto"
-                " does where /etc/subuid and /etc/subgid give this user some",
-            )
-        if error.errno in _ENTRYS_FAULT:
-            return MalformedDiffError(f"it cannot be made: {error.strerror}", entry=entry.name)
-        if error.errno == errno.EPERM and os.geteuid() != 0:
-            return DiffError(
-                f"this user may not make it with owner {entry.uid}:{entry.gid}",
-                entry=entry.name,
-                resolution="run as root, or in a user namespace that maps the owners of the layer",
-            )
-        return None
 
     def _apply(self, entry: Entry) -> None:
         kind = entry.type

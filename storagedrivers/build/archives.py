@@ -11,7 +11,6 @@ import errno
 import io
 import os
 import stat
-from contextlib import suppress
 from itertools import islice
 from typing import BinaryIO
 
@@ -30,10 +29,9 @@ from storagedrivers.stores.transfer import Extraction
 _HEAD = 64 << 10  # bytes that are decompressed to see whether a tar is in them
 _CAPABILITY = b"security.capability"
 _SECOND = 1_000_000_000
-_ENTRYS_FAULT = (
-    *(errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EEXIST),
-    *(errno.EINVAL, errno.ENAMETOOLONG, errno.EOVERFLOW, errno.EMLINK, errno.EXDEV),
-)
+_NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_ENTRYS_FAULT = (*_NOTHING, errno.EISDIR, errno.EEXIST, errno.EXDEV, errno.EPERM)
+"""Of what it wants to be made of, or through."""
 
 
 def is_archive(source: Tree) -> bool:
@@ -97,8 +95,11 @@ class _Adding(Extraction):
         """Make everything; returns warnings."""
         warnings = super().run(stream)
         for parts in self._marks:
-            with suppress(FileNotFoundError, NotADirectoryError):
+            try:
                 self._hide(b"/".join(parts[:-1]), parts[-1])
+            except OSError as error:
+                if error.errno not in _NOTHING:
+                    raise
         return warnings
 
     def _make(self, entry: Entry, reader: Reader) -> None:
@@ -108,6 +109,8 @@ class _Adding(Extraction):
             return
         if not parts and entry.type == b"5":
             return  # the destination keeps what it has
+        if entry.type == b"3" and entry.major == entry.minor == 0:
+            raise MalformedDiffError("a device 0:0, which would be a whiteout", entry=entry.name)
         if entry.xattrs:
             entry.xattrs = {k: v for k, v in entry.xattrs.items() if k == _CAPABILITY}
         entry.mtime_ns -= entry.mtime_ns % _SECOND

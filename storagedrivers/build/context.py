@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
+from storagedrivers.build import patterns
 from storagedrivers.build.ignore import Ignore
 from storagedrivers.errors import BuildError, NotFoundError, did_you_mean
 from storagedrivers.linux import rooted, tree
@@ -46,19 +47,21 @@ class Context:
     def ignoring(self, dockerfile: str) -> None:
         """Leave out what the ``.dockerignore`` says: that of the Dockerfile, or that of all.
 
-        Of a tar nothing is left out: as with Docker, whoever made it has seen to that.
+        Of a tar only these two files are left out, if they are named: as with Docker, whoever made
+        it has seen to the others.
 
         Raises:
             BuildError: a line of it is no pattern.
         """
-        if self._is_tar:
-            return
         for name in (f"{dockerfile}{_IGNORE}", _IGNORE):
             text = self._read(name)
             if text is not None:
                 lines = os.fsdecode(text.removeprefix(b"\xef\xbb\xbf")).split("\n")
                 self.ignore = Ignore(lines)
-                return
+                break
+        if self._is_tar:
+            named = [one for one in (dockerfile, _IGNORE) if self.ignore.hides(one)]
+            self.ignore = Ignore(f"/{patterns.escaped(one)}" for one in named)
 
     def dockerfile(self, name: str) -> bytes:
         """What the Dockerfile of this path says.

@@ -8,6 +8,7 @@ source. A file whose name is a whiteout's hides what is there, as it would in a 
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import stat
@@ -35,6 +36,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LARGE = 1 << 20  # bytes; below, a second thread costs more than it does
 _PREFIX, _OPAQUE, _OTHERS = ".wh.", ".wh..wh..opq", ".wh..wh."
 _SECOND = 1_000_000_000
+_NO_PLACE = (errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 class Copies(NamedTuple):
@@ -152,7 +154,9 @@ class _Place:
     def _refused(self, path: str) -> Iterator[None]:
         try:
             yield
-        except (NotADirectoryError, FileExistsError) as error:
+        except OSError as error:
+            if error.errno not in _NO_PLACE:
+                raise
             raise BuildError(
                 f"failed to copy files: {path}, or what is above it, is no directory",
                 resolution="remove it in a step before, or copy to another place",

@@ -98,7 +98,7 @@ class Item:
         self.kind = stat.S_IFMT(mode)
         self.mode = rules.mode_of(mode) if self.kind != stat.S_IFLNK else 0o777
         self.owner = rules.owner or (status.st_uid, status.st_gid)
-        self.mtime = status[stat.ST_MTIME]
+        self.mtime = int(status[stat.ST_MTIME])
         self.size = 0
         self.digest = ""
         self.link = ""

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from storagedrivers.errors import InUseError, StorageDriversError
+from storagedrivers.errors import StorageDriversError
 from storagedrivers.stores import writable
 
 if TYPE_CHECKING:
     from storagedrivers.stores.layers import LayerStore
     from storagedrivers.stores.leases import Lease
     from storagedrivers.stores.records import Layer
-
-_LONGEST_FORK, _PAUSE = 5.0, 0.005  # seconds
 
 _EMPTY = f"sha256:{hashlib.sha256(bytes(1024)).hexdigest()}"
 """The DiffID of a tar with nothing in it: of a layer that changes nothing."""
@@ -53,25 +50,15 @@ def sealed(layers: LayerStore, layer: str, lease: Lease, *, epoch: int | None) -
     """A layer of the lease that was writable, sealed and with its DiffID; None where it changes
     nothing, then it is gone.
     """
+    from storagedrivers.runtime.processes import await_spawning
+
     kept = False
+    await_spawning()  # a child of another thread has what is open here until it executes
     try:
-        _seal(layers, layer)
+        layers.seal(layer, durability="none")
         kept = layers.compute_diff_id(layer, source_date_epoch=epoch) != _EMPTY
     finally:
         if not kept:
             with suppress(StorageDriversError, OSError):
                 lease.drop(layer)
     return layers.get(layer) if kept else None
-
-
-def _seal(layers: LayerStore, layer: str) -> None:
-    """Seal it; a process that another thread has just forked may have it open until it executes."""
-    deadline = time.monotonic() + _LONGEST_FORK
-    while True:
-        try:
-            layers.seal(layer, durability="none")
-            return
-        except InUseError:
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(_PAUSE)

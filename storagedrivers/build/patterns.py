@@ -22,6 +22,11 @@ def has_special(text: str) -> bool:
     return False
 
 
+def escaped(name: str) -> str:
+    """The pattern that matches a name alone."""
+    return "".join(f"\\{letter}" if letter in _SPECIAL else letter for letter in name)
+
+
 def compiled(pattern: str, *, deep: bool = False) -> re.Pattern[str]:
     """A pattern as a regular expression for whole names.
 

@@ -61,6 +61,8 @@ def _received(url: str, answer: HTTPResponse, fd: int) -> tuple[str, int]:
             size += file.write(data)
             if size > _LARGEST:
                 raise BuildError(f"ADD failed: {url} has more than {_LARGEST} bytes")
+    if answer.length:
+        raise HTTPException(f"{answer.length} bytes are missing at its end")
     return hashed.hexdigest(), size
 
 

@@ -14,6 +14,7 @@ from storagedrivers.build.run_step import RunStep
 from storagedrivers.dockerfile import changes, words
 from storagedrivers.dockerfile.created_by import created_by
 from storagedrivers.dockerfile.instructions import Heredoc, Instruction
+from storagedrivers.errors import BuildError
 from storagedrivers.stores import content
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def make(executor: Executor, step: Step, instruction: Instruction) -> Made:
             {**state.config, "Env": [*arguments, *hidden, *env]},
             command,
             tuple(one.mount for one in mounts),
-            dict(instruction.flags).get("network") or site.request.network,
+            _network(instruction, site.request.network),
             script,
         )
 
@@ -58,6 +59,17 @@ def make(executor: Executor, step: Step, instruction: Instruction) -> Made:
         text = created_by(instruction, state.config, arguments=arguments, hidden=bool(hidden))
         facts = _facts(executor, instruction, what, arguments, mounts)
         return executor.layer(text, facts, layer)
+
+
+def _network(instruction: Instruction, allowed: str) -> str:
+    """The network of a RUN: who wrote the Dockerfile cannot take the host's unasked."""
+    asked = dict(instruction.flags).get("network") or allowed
+    if asked == "host" and allowed != "host":
+        raise BuildError(
+            "RUN --network=host is not allowed unless the build is asked for it",
+            resolution="if you trust the Dockerfile: build --network host",
+        )
+    return asked
 
 
 class _Resolved(NamedTuple):

@@ -60,7 +60,7 @@ class Walk:
             helper.finish()
 
     def file(self, fd: int, path: str) -> Tree:
-        """Read one thing that is no directory.
+        """Read one thing that is no directory, and no symlink.
 
         Args:
             fd: the directory that it is in, open.
@@ -73,7 +73,7 @@ class Walk:
         with _Unchanged(path):
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             kind = stat.S_IFMT(status.st_mode)
-            if kind == stat.S_IFDIR:
+            if kind in (stat.S_IFDIR, stat.S_IFLNK):
                 raise changed(path)
             if kind not in KINDS:
                 raise BuildError(

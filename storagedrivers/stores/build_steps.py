@@ -8,6 +8,7 @@ it, too.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
@@ -58,9 +59,7 @@ def step(
             yield new
         except BaseException:
             try:
-                _forget(store, identity)
-                if new.layer:
-                    lease.drop(new.layer)
+                _drop(store, new, lease)
             except (StorageDriversError, OSError) as error:  # the next who opens finishes it
                 problem = f"what a build has left could not be removed yet: {error}"
                 store.layers.problems.append(problem)
@@ -83,6 +82,24 @@ def _laid(store: ContainerStore, container: Container, lease: Lease) -> Containe
 
     durability = Durability.NONE
     return writable.lay(store.layers, container.base, use, durability=durability, waits=False)
+
+
+def _drop(store: ContainerStore, container: Container, lease: Lease) -> None:
+    """Forget it, and have its layer removed."""
+    try:
+        _drop_rows(store, container, lease)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not container.layer:
+            raise
+        # What it wrote leaves no room to write down that it goes.
+        store.layers.driver_for(store.layers.get(container.layer).driver).remove(container.layer)
+        _drop_rows(store, container, lease)
+
+
+def _drop_rows(store: ContainerStore, container: Container, lease: Lease) -> None:
+    _forget(store, container.id)
+    if container.layer:
+        lease.drop(container.layer)
 
 
 def _forget(store: ContainerStore, container: str) -> None:

@@ -15,10 +15,12 @@ from typing import BinaryIO
 
 from storagedrivers.archive.compare import attributes, attributes_at, has_holes
 from storagedrivers.archive.entries import KINDS
+from storagedrivers.archive.faults import fault_of
 from storagedrivers.archive.header import Entry
 from storagedrivers.archive.metadata import (
     Metadata,
     Warnings,
+    check_ids,
     read_metadata,
     set_directory_metadata,
     set_file_metadata,
@@ -38,7 +40,7 @@ from storagedrivers.archive.writer import (
     Header,
     TarWriter,
 )
-from storagedrivers.errors import ContainerError, MalformedDiffError
+from storagedrivers.errors import ContainerError, DiffError, MalformedDiffError
 from storagedrivers.linux import copy, rooted, tree
 from storagedrivers.model import Limits
 
@@ -253,11 +255,19 @@ class Extraction:
         try:
             reader = Reader(source, literal=_ignore, max_entries=limits.entries)
             for entry in reader.entries():
-                self._make(entry, reader)
+                try:
+                    self._make(entry, reader)
+                except (DiffError, ValueError, OverflowError, OSError) as error:
+                    if (fault := fault_of(entry, error)) is None:
+                        raise
+                    raise fault from error
         finally:
             source.close()
         for path in sorted(self._directories, reverse=True):
-            fd = open_in_root(self._root, self._path(path))
+            try:
+                fd = open_in_root(self._root, self._path(path))
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # it is none any more
             try:
                 set_directory_metadata(fd, self._directories[path], Entry(), self._warnings)
             finally:
@@ -273,6 +283,7 @@ class Extraction:
         parts = self._parts(entry.name)
         if self._owner is not None:
             entry.uid, entry.gid = self._owner
+        check_ids(entry)
         if entry.type == b"5":
             fd = self._made_directory(parts)
             os.close(fd)

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import archives
@@ -351,6 +352,18 @@ with runs(Path(directory)) as run:
 """
 
 
+@contextmanager
+def ended(builder: subprocess.Popen[bytes], directory: Path) -> Iterator[None]:
+    """Nothing goes on after a test that has failed."""
+    try:
+        yield
+    except BaseException:
+        builder.kill()
+        builder.wait()
+        Storage.open(root=directory / "root", run_root=directory / "run").close()
+        raise
+
+
 @pytest.mark.usefixtures("engine")
 def test_builder_killed(on_filesystem: Callable[[str], Path]) -> None:
     """The next who opens the store ends what goes on, and removes what is left; one who opens it
@@ -359,7 +372,7 @@ def test_builder_killed(on_filesystem: Callable[[str], Path]) -> None:
     directory, seconds = on_filesystem("ext4"), unique()
     words = [sys.executable, "-c", KILLED, str(directory), engines.ENGINES[0], seconds]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(words, env=environment) as builder:
+    with subprocess.Popen(words, env=environment) as builder, ended(builder, directory):
         until(lambda: len(sleepers(seconds)) == 2)
         with Storage.open(root=directory / "root", run_root=directory / "run") as storage:
             assert storage.containers.ls() == []
@@ -368,6 +381,7 @@ def test_builder_killed(on_filesystem: Callable[[str], Path]) -> None:
             assert [*storage.check()] == []
             assert len(sleepers(seconds)) == 2
         builder.kill()
+        builder.wait()
     with runs(directory) as run:
         assert run.storage.warnings == ()
         assert sleepers(seconds) == []
@@ -426,7 +440,7 @@ def test_full_disk(tmp_path: Path) -> None:
     """It fails as its command does, and nothing of it is left."""
     need("root", "mount", "overlay", "tmpfs")
     with loop_filesystem("tmpfs", tmp_path, size=24 << 20) as directory:
-        with runs(directory) as run:
+        with runs(directory, run_root=tmp_path / "run") as run:
             with pytest.raises(RunFailedError):
                 run("dd if=/dev/zero of=/big bs=1M")
             assert run.left() == []

@@ -89,6 +89,12 @@ def test_what_is_a_pattern(text: str, special: bool) -> None:
     assert patterns.has_special(text) is special
 
 
+@pytest.mark.parametrize("name", ["a", "*", "[a]", "\\", "a?b\\*[^]", "é"])
+def test_a_name_as_a_pattern(name: str) -> None:
+    assert patterns.compiled(patterns.escaped(name)).fullmatch(name)
+    assert not patterns.has_special(patterns.escaped(name))
+
+
 @pytest.mark.parametrize(
     ("pattern", "matching", "others"),
     [

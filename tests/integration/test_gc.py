@@ -474,11 +474,11 @@ def test_usage_of_ten_thousand_layers(open_storage: Opener) -> None:
                 for number in range(10_000)
             ],
         )
-    start = time.monotonic()
+    start = time.process_time()
     layers = layer_usage(storage.layers)
     drivers = driver_usage(storage.layers)
     owner = find_owner(storage.layers, str(storage.root / "vfs-copy/layer9999/fs/etc"))
-    elapsed = time.monotonic() - start
+    elapsed = time.process_time() - start
     assert drivers[0].bytes == 10_000
     assert layers[-1].shared == 99
     assert owner is not None

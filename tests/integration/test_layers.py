@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -654,11 +655,15 @@ def test_a_directory_with_files_of_others_keeps_its_mode(open_storage: Opener) -
 def test_one_of_several_processes_adds_a_layer(open_storage: Opener) -> None:
     """The others wait, and do not read their streams."""
     storage = open_storage()
-    data = tar(a="1")
+    data, go = tar(a="1"), storage.root.parent / "go"
+
+    def waiting() -> None:
+        while not go.exists():
+            time.sleep(0.005)
 
     def slow(stream: io.BytesIO) -> None:
         read = stream.read
-        stream.read = lambda *size: (time.sleep(0.2), read(*size))[1]  # type: ignore[method-assign]
+        stream.read = lambda *size: (waiting(), read(*size))[1]  # type: ignore[method-assign]
         storage.layers.add(stream, diff_id=digest(data))
 
     class Slow(io.BytesIO):
@@ -670,6 +675,7 @@ def test_one_of_several_processes_adds_a_layer(open_storage: Opener) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.005)
     unread = io.BytesIO(b"must not be read")
+    threading.Timer(0.2, go.touch).start()  # when it waits
     layer = storage.layers.add(unread, diff_id=digest(data))
     assert unread.tell() == 0
     assert succeeded(first)

@@ -6,7 +6,7 @@ import io
 import os
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -127,10 +127,10 @@ def test_later_the_files_go_in_a_thread(storage: Storage, monkeypatch: pytest.Mo
     """For everyone the layer is gone at once, and closing waits."""
     layer = storage.layers.create(held=False)
     driver = storage.driver_for(layer.driver)
-    removing = driver.remove
+    removing, seen = driver.remove, threading.Event()
 
     def slowly(name: str) -> None:
-        time.sleep(0.3)
+        assert seen.wait(30)
         removing(name)
 
     monkeypatch.setattr(driver, "remove", slowly)
@@ -138,6 +138,7 @@ def test_later_the_files_go_in_a_thread(storage: Storage, monkeypatch: pytest.Mo
     assert there(storage) == []
     assert driver.layer_path(layer.id).exists()
     assert storage.gc(dry_run=True) == [], "someone is at it"
+    threading.Timer(0.1, seen.set).start()
     storage.layers.close()
     assert not driver.layer_path(layer.id).exists()
     assert storage.database.rows("SELECT id FROM layers") == []

@@ -101,6 +101,7 @@ def _compare(
     theirs, mine = seen_in_docker(daemons, other), seen_in_ours(storage, image)
     theirs = expected(theirs, mine, empty)
     assert differences(theirs.tree, mine.tree) == []
+    assert mine.history == theirs.history
     assert mine._replace(tree={}) == theirs._replace(tree={})
 
 

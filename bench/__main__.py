@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+import build
 import containers
 import detect
 import images
@@ -18,5 +19,8 @@ import start_up
 import vfs_copy
 
 if __name__ == "__main__":
-    benchmarks = [detect, overlay_cycle, vfs_copy, start_up, layers, scale, images, containers]
+    benchmarks = [
+        *(detect, overlay_cycle, vfs_copy, start_up, layers, scale),
+        *(images, containers, build),
+    ]
     sys.exit(pairwise.run(benchmarks, __doc__))

@@ -93,12 +93,10 @@ class _Work(NamedTuple):
     limit: float
 
 
-_CACHED = "20 steps that move files, cached"
-
 _WORKS: Mapping[str, _Work] = {
-    _CACHED: _Work("Dockerfile", (), 1 / 3),
-    "20 steps that move files, not cached": _Work("Dockerfile", ("--no-cache",), 1 / 2),
-    "5 steps that run a command, not cached": _Work("run.Dockerfile", ("--no-cache",), inf),
+    "20 steps, cached": _Work("Dockerfile", (), 1 / 3),
+    "20 steps, not cached": _Work("Dockerfile", ("--no-cache",), 1 / 2),
+    "5 RUN steps, not cached": _Work("run.Dockerfile", ("--no-cache",), inf),
 }
 
 _ROOM = 20 << 30
@@ -131,7 +129,7 @@ def measure(options: argparse.Namespace) -> list[pairwise.Comparison]:
 def document(comparisons: list[pairwise.Comparison]) -> None:
     """Write the figures down."""
     report.write_pairs(SECTION, comparisons, chart=CHART)
-    report.write_chart(CHART, "A Dockerfile", comparisons)
+    report.write_chart(CHART, "Building a Dockerfile", comparisons)
 
 
 # What is built

@@ -125,7 +125,7 @@ def _seen(config: Mapping[str, Any], top: Path | None) -> Seen:
         (config.get("author", ""), *platform),
         [
             (
-                re.sub(r"[0-9a-f]{64}", "…", one.get("created_by", "")),
+                re.sub(r"[0-9a-f]{64}(?= in )", "…", one.get("created_by", "")),
                 one.get("empty_layer", False),
                 one.get("author", ""),
                 one.get("comment", ""),

@@ -125,7 +125,8 @@ def test_a_context_on_standard_input(compression: str, ours: Storage, dockers: D
 
 
 def test_a_dockerfile_on_standard_input(ours: Storage, dockers: Daemons, context: Path) -> None:
-    files = {".dockerignore": "no*\n.dockerignore\n", "yes": "", "no": "", "Dockerfile": "FROM nowhere\n"}
+    ignored = "no*\n.dockerignore\n"
+    files = {".dockerignore": ignored, "yes": "", "no": "", "Dockerfile": "FROM nowhere\n"}
     write_context(Case("", None, files), context)
     text = b"FROM base\nCOPY . /all/\n"
     theirs = dockers.docker("build", "--quiet", "--file", "-", context, data=text)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from storagedrivers.errors import MountError, UnmountError
@@ -24,6 +25,8 @@ MAX_OPTIONS = 4095
 """Bytes of options that mount(2) takes: a page with its NUL."""
 
 _MAX_STRING = 255  # bytes of one fsconfig(2) string
+
+_LOOK = 0.5  # seconds that a look at a mount through /proc may take, where processors are few
 
 _FLAGS = {
     "ro": syscalls.MS_RDONLY,
@@ -129,7 +132,7 @@ def unmount(mountpoint: StrPath, *, detach: bool = False) -> None:
     """
     flags = syscalls.UMOUNT_NOFOLLOW | (syscalls.MNT_DETACH if detach else 0)
     try:
-        syscalls.umount2(mountpoint, flags)
+        _unless_looked_at(mountpoint, lambda: syscalls.umount2(mountpoint, flags))
     except OSError as error:
         number = error.errno or 0
         raise UnmountError(
@@ -139,6 +142,29 @@ def unmount(mountpoint: StrPath, *, detach: bool = False) -> None:
             if number == errno.EBUSY
             else None,
         ) from error
+
+
+def _unless_looked_at(mountpoint: StrPath, action: Callable[[], object]) -> None:
+    """Do it again as long as it is EBUSY for no one's sake.
+
+    Whoever asks /proc where a descriptor leads, as a seal of any layer does, holds its mount for
+    this moment, though it may have been closed meanwhile.
+    """
+    end = time.monotonic() + _LOOK
+    while True:
+        try:
+            action()
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > end or _is_used(mountpoint):
+                raise
+        time.sleep(_LOOK / 100)
+
+
+def _is_used(mountpoint: StrPath) -> bool:
+    from storagedrivers.linux import busy
+
+    return bool(busy.find_users(os.path.realpath(mountpoint)))
 
 
 def unmount_all(mounts: Sequence[Mount], mountpoint: StrPath, *, detach: bool = False) -> None:

@@ -6,6 +6,7 @@ import errno
 import mmap
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -438,6 +439,23 @@ def test_mount_in_use_is_not_unmounted(bound: tuple[Path, Path]) -> None:
         assert caught.value.resolution
         assert is_mounted(point)
     mount.unmount(point)
+    assert not is_mounted(point)
+
+
+def test_mount_that_is_held_for_a_moment_is_unmounted(bound: tuple[Path, Path]) -> None:
+    """As by who asks /proc where a descriptor leads: no process shows that, and it passes."""
+    source, point = bound
+    mount.mount(Mount("bind", str(source)), point)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, (point / "true").open("rb") as file:
+        socket.send_fds(ours, [b"x"], [file.fileno()])
+        file.close()
+        with pytest.raises(UnmountError, match="busy"):
+            mount.unmount(point)
+        releasing = threading.Timer(0.1, theirs.close)
+        releasing.start()
+        mount.unmount(point)
+        releasing.join()
     assert not is_mounted(point)
 
 

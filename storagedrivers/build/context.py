@@ -12,16 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
-from storagedrivers.build import patterns
+from storagedrivers.build import patterns, remembered
 from storagedrivers.build.ignore import Ignore
 from storagedrivers.errors import BuildError, NotFoundError, did_you_mean
 from storagedrivers.linux import rooted, tree
 
 if TYPE_CHECKING:
+    from storagedrivers.build.items import Stamp
     from storagedrivers.stores.layers import LayerStore
-
-Stamp = tuple[int, int, int, int, int]
-"""What tells a file, and what it holds, from others: device, inode, size, times."""
 
 _IGNORE = ".dockerignore"
 _LARGEST = 8 << 20  # bytes of a Dockerfile or a .dockerignore; longer ones are none
@@ -33,13 +31,21 @@ class Context:
     Attributes:
         root_fd: their directory, open.
         ignore: what is left out.
-        digests: of what large files hold, so that each is read once.
+        digests: of what files hold, so that each is read once.
     """
 
-    def __init__(self, root_fd: int, layers: LayerStore, *, path: str, is_tar: bool) -> None:
+    def __init__(
+        self,
+        root_fd: int,
+        layers: LayerStore,
+        digests: dict[Stamp, str],
+        *,
+        path: str,
+        is_tar: bool,
+    ) -> None:
         self.root_fd = root_fd
         self.ignore = Ignore()
-        self.digests: dict[Stamp, str] = {}
+        self.digests = digests
         self._layers = layers
         self._path = path
         self._is_tar = is_tar
@@ -130,11 +136,11 @@ def opened(source: str | os.PathLike[str] | BinaryIO, layers: LayerStore) -> Ite
     """
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
-        with _directory(path) as fd:
-            yield Context(fd, layers, path=path, is_tar=False)
+        with _directory(path) as fd, remembered.digests(layers.root, fd) as digests:
+            yield Context(fd, layers, digests, path=path, is_tar=False)
         return
     with _unpacked(source, layers) as fd:
-        yield Context(fd, layers, path="on standard input", is_tar=True)
+        yield Context(fd, layers, {}, path="on standard input", is_tar=True)
 
 
 @contextmanager

@@ -157,7 +157,7 @@ class Part(NamedTuple):
         lines = [f"{self.how}\0{self.name}"]
         for item in self.tree.items:
             fields = facts[f"{top}/{item.path}" if top else item.path] = item.fields()
-            lines.append(f"{item.path}\0{fields}{item.capability.hex()}")
+            lines.append(f"{item.path}\0{fields}{item.capability.hex()}\0{item.first}")
         for path in self.tree.marks:
             facts[f"{top}/{path}" if top else path] = ("file", 0, 0, 0, 0, "")
             lines.append(f"{path}\0")

@@ -15,7 +15,6 @@ from storagedrivers.dockerfile import changes, words
 from storagedrivers.dockerfile.created_by import created_by
 from storagedrivers.dockerfile.instructions import Heredoc, Instruction
 from storagedrivers.errors import BuildError
-from storagedrivers.stores import content
 
 if TYPE_CHECKING:
     from storagedrivers.build.executor import Executor, Made
@@ -78,7 +77,7 @@ class _Resolved(NamedTuple):
     Attributes:
         mount: it.
         text: how it was asked for.
-        digest: of what a bind shows; "" for what the result must not depend on.
+        digest: of what it shows at first; "" where that is nothing, or what a cache holds.
     """
 
     mount: RunMount
@@ -100,22 +99,21 @@ def _mounts(executor: Executor, instruction: Instruction) -> Iterator[tuple[str,
 
 def _resolved(executor: Executor, asked: tuple[str, RunMount], stack: ExitStack) -> _Resolved:
     text, mount = asked
-    if mount.type == run_mounts.TMPFS or (mount.type == run_mounts.CACHE and not mount.origin):
+    if mount.origin and mount.type != run_mounts.TMPFS:
+        # All of it, since what is mounted has links, attributes and times that no copy has.
+        layers, layer = executor.site.parts.layers, executor.origin(mount.origin)
+        chain = "" if layer is None else str(layers.get(layer).chain_id)
+        return _Resolved(mount._replace(layer=layer), text, chain)
+    if mount.type != run_mounts.BIND:
         return _Resolved(mount, text)
-    layers = executor.site.parts.layers
-    layer = executor.origin(mount.origin) if mount.origin else None
-    if mount.type == run_mounts.CACHE:
-        return _Resolved(mount._replace(layer=layer), text)
     source = mount.source.strip("/") or "."
     what = Instruction("COPY", arguments=(source, f"/{source}".removesuffix(".")))
-    root = None if layer is None else stack.enter_context(content.view(layers, layer))
     prepared = stack.enter_context(
         reading.prepared(
-            what, context=executor.site.context, stage_root=root, base_root=None, workdir="/"
+            what, context=executor.site.context, stage_root=None, base_root=None, workdir="/"
         )
     )
-    fill = None if mount.origin else prepared.apply
-    return _Resolved(mount._replace(layer=layer, fill=fill), text, prepared.digest)
+    return _Resolved(mount._replace(fill=prepared.apply), text, prepared.digest)
 
 
 def command_of(
@@ -162,12 +160,15 @@ def _facts(
             environment[f"{kind} {name}"] = value
     environment["USER"] = config.get("User") or ""
     environment["WORKDIR"] = config.get("WorkingDir") or "/"
-    environment["VOLUME"] = " ".join(sorted(config.get("Volumes") or ()))
+    # Names in their order, which a command can see; and whether there is a value at all.
+    environment["order of ENV"] = " ".join(
+        "".join(one.partition("=")[:2]) for one in config.get("Env") or ()
+    )
+    environment["VOLUME"] = repr(sorted(config.get("Volumes") or ()))
     environment["--network"] = what.network
     if epoch is not None:
         environment["SOURCE_DATE_EPOCH"] = str(epoch)
-    for one in mounts:
-        environment[f"--mount={one.text}"] = one.digest
-    run_words = [*what.command, *(what.script or ())]
-    compared = f"RUN {run_words!r}"
+    for number, mount in enumerate(mounts, 1):
+        environment[f"--mount {number}, {mount.text}"] = mount.digest
+    compared = f"RUN {what.command!r} {what.script!r}"
     return Facts(executor.state.chain, instruction.source, environment, compared=compared)

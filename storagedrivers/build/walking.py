@@ -1,8 +1,9 @@
 """Reads a tree that is copied, and knows by a digest whether it is one that was copied before.
 
-Every file is opened once: a small one is kept in memory until it is written, a large one is hashed
-beside the walk, in a second thread. Whatever has become another thing since its name was read is
-not followed, opened as what it was, or taken: it is an error.
+Every file is opened once, but for those that an earlier build knows, see
+:mod:`storagedrivers.build.remembered`: a small one is kept in memory until it is written, a large
+one is hashed beside the walk, in a second thread. Whatever has become another thing since its name
+was read is not followed, opened as what it was, or taken: it is an error.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Walk:
         root: its root, open.
         ignore: what is left out of it.
         rules: what copies get.
-        digests: of large files that were read before; those that are read now are added.
+        digests: of files that were read before; those that are read now are added.
     """
 
     def __init__(
@@ -169,7 +170,24 @@ class Walk:
         if first != item.path:
             item.first = first
 
+    def _known(self, here: int, name: str, path: str) -> Item | None:
+        """A file that was read before, and did not change since; it is not opened."""
+        if self._rules.owner is None:
+            return None
+        status = os.stat(name, dir_fd=here, follow_symlinks=False)
+        stamp = stamp_of(status)
+        digest = self._digests.get(stamp)
+        if digest is None or not stat.S_ISREG(status.st_mode):
+            return None
+        item = Item(path, status, self._rules)
+        item.size, item.stamp, item.digest = status.st_size, stamp, digest
+        if status.st_nlink > 1:
+            self._note_link(item, status)
+        return item
+
     def _file(self, here: int, name: str, path: str, whole: str) -> Item:
+        if self._digests and (known := self._known(here, name, path)) is not None:
+            return known
         fd = open_file(here, name)
         try:
             status = os.fstat(fd)
@@ -184,8 +202,8 @@ class Walk:
                 item.capability = _capability(fd)
             if size <= _SMALL:
                 self._read(fd, item, whole)
-            elif (known := self._digests.get(item.stamp)) is not None:
-                item.digest = known
+            elif (digest := self._digests.get(item.stamp)) is not None:
+                item.digest = digest
             else:
                 job, fd = self._hashing(fd, item, whole), -1
                 self._do(job)
@@ -198,7 +216,8 @@ class Walk:
         data = os.read(fd, item.size + 1) if item.size else b""
         if len(data) != item.size:
             raise changed(whole)
-        item.digest = hashlib.sha256(data).hexdigest()
+        assert item.stamp is not None
+        item.digest = self._digests[item.stamp] = hashlib.sha256(data).hexdigest()
         self._kept += item.size
         if self._kept <= _KEPT:
             item.data = data

@@ -331,7 +331,7 @@ class Storage:
             dockerfile: its path in the context, or what it says; by default ``Dockerfile``.
             tags: names for the image.
             build_args: values of its ARGs.
-            target: the stage to build, by its name or number; by default the last one.
+            target: the stage to build, by its name; by default the last one.
             no_cache: carry out every step, and remember what comes of it instead.
             labels: for the image.
             network: of its RUNs: ``default``, ``none`` or ``host``.

@@ -17,7 +17,6 @@ from storagedrivers.dockerfile.parser import parse
 from storagedrivers.dockerfile.stages import resolve
 from storagedrivers.dockerfile.variables import Scope, unused
 from storagedrivers.errors import (
-    BuildError,
     InvalidReferenceError,
     NotFoundError,
     RunFailedError,
@@ -79,7 +78,8 @@ def build(parts: Parts, context: str | os.PathLike[str] | BinaryIO, request: Req
         for name in building.unused():
             tell(Note(f"the build argument {name} was not used: no ARG declares it"))
         image = _registered(site, state, request.tags)
-    tell(Built(image.id, image.names, time.monotonic() - began, parts.images.size(image)))
+    names = tuple(str(checked_name(name)) for name in request.tags)
+    tell(Built(image.id, names, time.monotonic() - began, parts.images.size(image)))
     return image
 
 
@@ -213,11 +213,17 @@ class _Building:
         """Have an error say which instruction failed."""
         try:
             yield
-        except BuildError as error:
+        except StorageDriversError as error:
             from storagedrivers.build.failing import locate
 
             locate(error, self._dockerfile, instruction)
             raise
+        except OSError as error:
+            from storagedrivers.build.failing import failure, locate
+
+            told = failure(error)
+            locate(told, self._dockerfile, instruction)
+            raise told from error
 
     def _scope(self) -> Scope:
         scope = Scope(

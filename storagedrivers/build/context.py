@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from storagedrivers.stores.layers import LayerStore
 
 _IGNORE = ".dockerignore"
-_LARGEST = 8 << 20  # bytes of a Dockerfile or a .dockerignore; longer ones are none
+LARGEST = 8 << 20
+"""Bytes of a Dockerfile or a ``.dockerignore``; longer ones are none."""
 
 
 class Context:
@@ -57,7 +58,7 @@ class Context:
         it has seen to the others.
 
         Raises:
-            BuildError: a line of it is no pattern.
+            BuildError: a line of it is no pattern, or it is there and no file.
         """
         for name in (f"{dockerfile}{_IGNORE}", _IGNORE):
             text = self._read(name)
@@ -65,6 +66,7 @@ class Context:
                 lines = os.fsdecode(text.removeprefix(b"\xef\xbb\xbf")).split("\n")
                 self.ignore = Ignore(lines)
                 break
+            self._check_missing(name)
         if self._is_tar:
             named = [one for one in (dockerfile, _IGNORE) if self.ignore.hides(one)]
             self.ignore = Ignore(f"/{patterns.escaped(one)}" for one in named)
@@ -98,6 +100,31 @@ class Context:
         finally:
             os.close(fd)
 
+    def _check_missing(self, path: str) -> None:
+        """See that a path at which no file was found is not there at all.
+
+        Raises:
+            BuildError: it is; nobody who has a ``.dockerignore`` wants everything copied.
+        """
+        directory, name = os.path.split(path)
+        try:
+            parent = rooted.open_in(self.root_fd, directory, os.O_PATH | os.O_DIRECTORY)
+        except OSError:
+            return
+        try:
+            mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return
+        finally:
+            os.close(parent)
+        what = "is no regular file"
+        if stat.S_ISLNK(mode):
+            what = "is a symlink that leads to no regular file in the context"
+        raise BuildError(
+            f"{path} of the build context {what}",
+            resolution="make it a regular file, or remove it",
+        )
+
     def _read(self, path: str) -> bytes | None:
         """The content of a regular file; None where there is none."""
         try:
@@ -111,12 +138,12 @@ class Context:
                 return None
             # Opened for reading only once it is known what it is.
             with open(f"/proc/self/fd/{handle}", "rb") as file:
-                text = file.read(_LARGEST + 1)
+                text = file.read(LARGEST + 1)
         finally:
             os.close(handle)
-        if len(text) > _LARGEST:
+        if len(text) > LARGEST:
             raise BuildError(
-                f"{path} of the build context is longer than {_LARGEST} bytes",
+                f"{path} of the build context is longer than {LARGEST} bytes",
                 resolution="name another Dockerfile: --file PATH",
             )
         return text

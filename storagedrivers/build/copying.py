@@ -32,7 +32,6 @@ from storagedrivers.errors import BuildError
 from storagedrivers.linux import copy, tree
 from storagedrivers.linux.rooted import Root
 
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LARGE = 1 << 20  # bytes; below, a second thread costs more than it does
 _PREFIX, _OPAQUE, _OTHERS = ".wh.", ".wh..wh..opq", ".wh..wh."
 _SECOND = 1_000_000_000
@@ -259,7 +258,8 @@ class _Filling:
     # Files
 
     def _make_file(self, item: Item, there: int, name: str) -> None:
-        fd = os.open(name, _NEW, 0o600, dir_fd=there)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o600, dir_fd=there)
         if item.data is not None:
             try:
                 _write(fd, item.data)

@@ -77,7 +77,7 @@ class Built(NamedTuple):
 
     Attributes:
         image: its id.
-        names: the names that it was given.
+        names: those that this build gave it.
         seconds: how long the build took.
         size: bytes of the contents of its layers.
     """

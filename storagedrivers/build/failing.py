@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from storagedrivers.dockerfile.faults import printable
+from storagedrivers.errors import BuildError
 
 if TYPE_CHECKING:
     from storagedrivers.dockerfile.instructions import Dockerfile, Instruction
-    from storagedrivers.errors import BuildError
+    from storagedrivers.errors import StorageDriversError
 
 _AROUND = 2  # lines before and behind
 _MOST = 12  # lines of the instruction itself
 _WIDEST = 100  # characters of a line
 
 
-def locate(error: BuildError, dockerfile: Dockerfile, instruction: Instruction) -> None:
+def locate(error: StorageDriversError, dockerfile: Dockerfile, instruction: Instruction) -> None:
     """Have an error say where it happened; one that comes from another stage says so already."""
-    if error.line or not instruction.line:
+    where = f"{dockerfile.name}:\n"
+    if getattr(error, "line", 0) or not instruction.line or where in (error.details or ""):
         return
-    error.line = instruction.line
+    if isinstance(error, BuildError):
+        error.line = instruction.line
     lines = excerpt(dockerfile, instruction)
     error.details = f"{error.details}\n{lines}" if error.details else lines
+
+
+def failure(error: OSError) -> BuildError:
+    """What the kernel refused a step, told with its remedy."""
+    words = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    remedy = None
+    if error.errno == errno.ENOSPC:
+        remedy = "make room where the store is: storagedrivers cache prune, storagedrivers gc"
+    elif error.errno in (errno.EPERM, errno.EACCES):
+        remedy = (
+            "only root gives files to others: build as root, or below unshare --user"
+            " --map-root-user --mount, or give them to yourself: --chown=UID:GID"
+        )
+    return BuildError(f"the step failed: {words}", resolution=remedy)
 
 
 def excerpt(dockerfile: Dockerfile, instruction: Instruction) -> str:

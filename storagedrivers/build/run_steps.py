@@ -126,9 +126,9 @@ def command_of(
     """
     if instruction.exec_form:
         return instruction.arguments, None
-    text = instruction.arguments[0] if instruction.arguments else ""
     if not instruction.heredocs:
-        return (*shell, text), None
+        return (*shell, *instruction.arguments[:1]), None  # without any the shell complains
+    text = instruction.arguments[0] if instruction.arguments else ""
     first = instruction.heredocs[0]
     if len(instruction.heredocs) == 1 and _is_alone(text, first):
         if first.content.startswith("#!"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -114,7 +115,7 @@ def _sources(
         yield _of_input(file)
         return
     if file == "-":
-        yield context, _input(context).read()
+        yield context, _text(_input(context), "standard input")
         return
     if not os.path.isdir(context):
         raise _no_context(context)
@@ -159,11 +160,41 @@ def _dockerfile(context: str, file: str) -> str | bytes:
             f"{file}: there is no such Dockerfile",
             resolution=f"write -f {inside}" if os.path.exists(inside) else None,
         )
+    if not os.path.isfile(file):
+        raise _no_file(file)
     path, top = os.path.realpath(file), os.path.realpath(context)
     if os.path.commonpath((path, top)) == top:
         return os.path.relpath(path, top)
-    with open(path, "rb") as stream:
-        return stream.read()
+    return _elsewhere(path)
+
+
+def _elsewhere(path: str) -> bytes:
+    # What would block, a fifo, does not: it is seen below.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise _no_file(path)
+        return _text(stream, path)
+
+
+def _no_file(path: str) -> StoreError:
+    return StoreError(
+        f"{path}: a Dockerfile is a regular file",
+        resolution=f"to have it from elsewhere: storagedrivers build -f - … < {path}",
+    )
+
+
+def _text(stream: BinaryIO, name: str, head: bytes = b"") -> bytes:
+    """What a Dockerfile says, whose beginning may have been read already."""
+    from storagedrivers.build.context import LARGEST
+
+    text = head + stream.read(LARGEST + 1 - len(head))
+    if len(text) > LARGEST:
+        raise StoreError(
+            f"{name}: what should be a Dockerfile is longer than {LARGEST} bytes",
+            resolution="check what it is; a context is named, or is a tar on standard input",
+        )
+    return text
 
 
 def _input(wanted: str) -> BinaryIO:
@@ -193,7 +224,7 @@ def _of_input(file: str | None) -> tuple[BinaryIO, str | bytes | None]:
             "standard input is no tar, and -f names another Dockerfile",
             resolution="leave -f out, or name a directory as the context",
         )
-    return io.BytesIO(bytes(2 * _BLOCK)), head + stream.read()
+    return io.BytesIO(bytes(2 * _BLOCK)), _text(stream, "standard input", head)
 
 
 def _is_archive(head: bytes) -> bool:

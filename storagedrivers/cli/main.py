@@ -101,11 +101,19 @@ def program() -> NoReturn:
     # What a start allocates stays until the end: collecting in between only costs milliseconds.
     gc.disable()
     # A terminated program cleans up as an interrupted one does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _exit)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, _exit)
     code = main()
     sys.stderr.flush()
     # Everything is written and closed: taking the interpreter down costs 4 ms more.
     os._exit(code)
+
+
+def _exit(number: int, _: object) -> NoReturn:
+    # A terminal that goes sends it twice, by the kernel and by the shell: cleaning up goes on.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

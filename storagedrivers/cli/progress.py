@@ -31,6 +31,7 @@ KINDS = ("auto", "plain", "tty", "json")
 
 _SHORT = 12  # characters of an id that are enough for a person
 _LONGEST = 64 << 10  # bytes that are shown though their line has not ended
+_BYTES = 4  # of a character, at most
 _KEPT = 50  # lines of a command that are shown when it fails
 _NO_NETWORK = re.compile(rb"(?i)resolv|name resolution|unreachable|bad address|unknown host")
 _SEQUENCE = re.compile(
@@ -127,9 +128,14 @@ class Display:
 
 
 class Lines:
-    """Cuts what a command writes into lines that can be shown."""
+    """Cuts what a command writes into lines that can be shown.
 
-    def __init__(self) -> None:
+    Args:
+        width: characters of a line that are enough; None for all of them.
+    """
+
+    def __init__(self, width: int | None = None) -> None:
+        self._width = width
         self._rest = b""
 
     def feed(self, data: bytes) -> list[str]:
@@ -137,11 +143,11 @@ class Lines:
         *whole, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > _LONGEST:
             whole, self._rest = [*whole, self._rest], b""
-        return [*map(shown, whole)]
+        return [shown(line, self._width) for line in whole]
 
     def begun(self) -> list[str]:
         """The line that has not ended yet, if there is one."""
-        return [shown(self._rest)] if self._rest else []
+        return [shown(self._rest, self._width)] if self._rest else []
 
     def end(self) -> list[str]:
         """What is left."""
@@ -150,12 +156,19 @@ class Lines:
         return rest
 
 
-def shown(line: bytes) -> str:
+def shown(line: bytes, width: int | None = None) -> str:
     """A line of a command's as a terminal would have it in the end: what a carriage return writes
-    over is gone, and so are colours and all that moves a cursor.
+    over is gone, and so are NULs, colours and all that moves a cursor.
+
+    Args:
+        line: what the command wrote.
+        width: characters of it that are enough; None for all of them.
     """
-    text = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "backslashreplace")
-    return output.printable(_SEQUENCE.sub("", text).expandtabs())
+    last = line.rstrip(b"\r").rpartition(b"\r")[2].replace(b"\0", b"")
+    if width is not None:  # before anything is made of it that takes long, or longer
+        last = last[: width * _BYTES]
+    text = _SEQUENCE.sub("", last.decode("utf-8", "backslashreplace"))
+    return output.printable(text[:width].expandtabs())
 
 
 def seconds(count: float) -> str:

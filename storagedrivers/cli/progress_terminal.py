@@ -25,6 +25,7 @@ _PATIENCE = 0.2  # seconds until what runs is shown; a build from the cache has 
 _INTERVAL = 0.1  # seconds
 _LAST = 4  # lines of a step that are shown while it runs
 _KEPT = 50  # and when it fails
+_ENOUGH = 1000  # characters of a line
 _USUAL_WIDTH = 80
 _MARGIN = 20 * " "  # below the time and the size
 
@@ -33,7 +34,7 @@ class _Running:
     def __init__(self, step: Step) -> None:
         self.step = step
         self.since = time.monotonic()
-        self.lines = Lines()
+        self.lines = Lines(_ENOUGH)
         self.last: deque[str] = deque(maxlen=_KEPT)
 
 

@@ -110,9 +110,9 @@ def test_numbers_that_json_has_not(storage: Storage, number: str) -> None:
 def test_nesting_that_only_just_can_be_read(storage: Storage) -> None:
     """What is read here is written elsewhere, with a stack that is fuller by then."""
     for depth in (200, 900):
-        text = f'{{"Healthcheck": {"[" * depth}{"]" * depth}}}'
+        text = f'{{"Nested": {"[" * depth}{"]" * depth}}}'
         refused(storage, layout_of(with_config(text)), "nested")
-    text = f'{{"Healthcheck": {"[" * 50}{"]" * 50}, "Labels": {{"a": "{"[" * 500}"}}}}'
+    text = f'{{"Nested": {"[" * 50}{"]" * 50}, "Labels": {{"a": "{"[" * 500}"}}}}'
     load(storage, layout_of(with_config(text), NAME))
     assert storage.containers.create(NAME).config["Labels"] == {"a": "[" * 500}
 

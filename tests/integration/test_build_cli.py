@@ -229,6 +229,45 @@ def test_where_the_files_come_from(build: Builder, tmp_path: Path) -> None:
     assert "is fetched" in build("build", "https://x/y.git", code=1).err
 
 
+def test_dockerfile_that_is_none(build: Builder, tmp_path: Path) -> None:
+    """What has no end, and what would be waited for without one."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    os.mkfifo(build.context / "fifo")
+    for file in (fifo, build.context / "fifo", "/dev/zero", tmp_path):
+        done = build("build", "-f", file, build.context, code=1, timeout=PATIENCE)
+        assert f"{file}: a Dockerfile is a regular file" in done.err
+    with open("/dev/zero", "rb") as endless:
+        done = build("build", "-f", "-", build.context, stdin=endless, code=1, timeout=PATIENCE)
+    assert "standard input: what should be a Dockerfile is longer than 8388608 bytes" in done.err
+    long = b"FROM base\n" + b"#\n" * (4 << 20)
+    assert "is longer than 8388608 bytes" in build("build", "-", input=long, code=1).err
+    fifo.unlink()
+    fifo.write_bytes(long)
+    assert f"{fifo}: what should" in build("build", "-f", fifo, build.context, code=1).err
+    assert build("build", "-", input=long[: 8 << 20]).line == build.text("FROM base\n").line
+
+
+def test_dockerignore_that_is_no_file_is_not_taken_as_none(build: Builder, tmp_path: Path) -> None:
+    """Else all would be copied, what it should leave out too."""
+    (tmp_path / "outside").write_text("hello\n")
+    ignore = build.context / ".dockerignore"
+    text = "FROM base\nCOPY . /all\n"
+    for target in (str(tmp_path / "outside"), "../outside", "none", "hello"):
+        ignore.symlink_to(target)
+        assert ".dockerignore of the build context is a symlink" in build.text(text, code=1).err
+        ignore.unlink()
+    for make in (os.mkfifo, os.mkdir):
+        make(ignore)
+        done = build.text(text, code=1, timeout=PATIENCE)
+        assert ".dockerignore of the build context is no regular file" in done.err
+        (os.rmdir if ignore.is_dir() else os.unlink)(ignore)
+    (build.context / "lines").write_text("hello\nclock\n")
+    ignore.symlink_to("lines")
+    image = build.text(text).line
+    assert "hello" not in build("run", "--rm", image, "ls", "/all").text.split()
+
+
 def test_options(build: Builder, tmp_path: Path) -> None:
     """Those that say what the image is, and those that scripts have and that do nothing."""
     text = "ARG FROM=base\nFROM $FROM AS one\nARG A\nARG B\nLABEL a=$A b=$B\nFROM base\nLABEL c=d\n"
@@ -325,12 +364,13 @@ def test_terminal_shows_what_runs_and_keeps_a_line_for_each_step(build: Builder)
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1, "the cursor is there again"
 
 
-def test_interrupted_on_a_terminal_leaves_it_clean(build: Builder) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_interrupted_on_a_terminal_leaves_it_clean(build: Builder, number: int) -> None:
     terminal = Terminal(build, dockerfile="FROM base\nRUN echo begun; sleep 100\n")
     terminal.read(until=b"begun")
-    terminal.process.send_signal(signal.SIGINT)
+    terminal.process.send_signal(number)
     shown = terminal.read()
-    assert terminal.wait() == 130
+    assert terminal.wait() == 128 + number
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1
     assert "Traceback" not in shown
     mounted = {one.mountpoint for one in read_mountinfo()}

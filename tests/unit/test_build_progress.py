@@ -137,7 +137,7 @@ def test_json_keeps_every_byte_of_what_is_written(capsys: pytest.CaptureFixture[
         (b"10%\r20%\r30%", "30%"),
         (b"dos line\r", "dos line"),
         (b"a\tb", "a       b"),
-        (b"\xff\x00\x1b", "\\xff\\x00\\x1b"),
+        (b"\xff\x00\x01\x1b", "\\xff\\x01\\x1b"),
         ("wörter".encode(), "wörter"),
     ],
 )
@@ -153,6 +153,17 @@ def test_line_that_does_not_end_is_shown_in_pieces() -> None:
     assert "".join(pieces + lines.begun()) == "x" * 300_000
     assert lines.end() == ["x" * (300_000 - sum(map(len, pieces)))]
     assert lines.end() == []
+
+
+@pytest.mark.parametrize("byte", [b"x", b"\1", b"\t", "世".encode(), b"\x1b[1m", b"\xff"])
+def test_line_of_a_terminal_is_cut_before_anything_is_made_of_it(byte: bytes) -> None:
+    """Drawn ten times a second, whole lines would take longer than that."""
+    lines = progress.Lines(1000)
+    for piece in (*lines.feed(byte * 30_000), *lines.feed(byte * 30_000 + b"\n")):
+        assert len(piece) <= 8000
+    lines.feed(b"a" * 60_000 + b"\rthe end")
+    assert lines.begun() == ["the end"]
+    assert progress.shown("世".encode() * 2000, 1000) == "世" * 1000
 
 
 class Pty:
